@@ -1,0 +1,1 @@
+"""Architectures -> ONNX graphs without weights, one architecture per file."""

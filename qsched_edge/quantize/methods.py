@@ -1,0 +1,22 @@
+"""The methods by name; each is `(weight float32 [N, K], Scheme) -> QuantizedMatrix`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib import import_module
+
+import numpy as np
+
+from qsched_edge.errors import QuantizeError, unknown_name
+from qsched_edge.quantize.scheme import QuantizedMatrix, Scheme
+
+METHODS = {
+    "rtn": "qsched_edge.quantize.neural_compressor:round_to_nearest",
+}
+
+
+def method(name: str) -> Callable[[np.ndarray, Scheme], QuantizedMatrix]:
+    if name not in METHODS:
+        raise QuantizeError(unknown_name("quantization method", name, METHODS))
+    module, function = METHODS[name].split(":")
+    return getattr(import_module(module), function)

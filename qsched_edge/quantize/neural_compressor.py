@@ -1,0 +1,63 @@
+"""Intel Neural Compressor 3.7's round-to-nearest, called tensor by tensor so that weights can stream."""
+
+from __future__ import annotations
+
+import sys
+import types
+import warnings
+from collections.abc import Callable
+from functools import cache
+
+import numpy as np
+
+from qsched_edge.errors import MissingExtraError
+from qsched_edge.quantize.scheme import QuantizedMatrix, Scheme
+
+
+@cache
+def quant_tensor() -> Callable[..., tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """INC's tensor-level function; its package reads `onnx.mapping`, which onnx 1.19 dropped."""
+    import onnx
+
+    if not hasattr(onnx, "mapping"):
+        from onnx import TensorProto, helper
+
+        shim = types.ModuleType("onnx.mapping")
+        types_known = [t for t in TensorProto.DataType.values() if t not in (0, 8)]
+        shim.TENSOR_TYPE_TO_NP_TYPE = {t: helper.tensor_dtype_to_np_dtype(t) for t in types_known}
+        shim.NP_TYPE_TO_TENSOR_TYPE = {v: k for k, v in shim.TENSOR_TYPE_TO_NP_TYPE.items()}
+        sys.modules["onnx.mapping"] = onnx.mapping = shim
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            from neural_compressor.adaptor.ox_utils import weight_only
+    except ImportError as error:
+        raise MissingExtraError(
+            f"Intel Neural Compressor cannot be imported ({error}): it needs Python 3.10 to 3.12 and "
+            'pip install "qsched-edge[quantize]"'
+        ) from error
+    return weight_only.quant_tensor
+
+
+def round_to_nearest(weight: np.ndarray, scheme: Scheme) -> QuantizedMatrix:
+    """float32 [N, K] -> integers, each group scaled from its own smallest to its own largest value.
+
+    Every group gets a zero added before INC sees it: INC clamps the zero point to the integer range and would
+    otherwise cut groups whose weights all share one sign.
+    """
+    rows, width = weight.shape
+    g = scheme.group_for(width)
+    blocks = -(-width // g)
+    padded = np.zeros((rows, blocks * g), np.float32)
+    padded[:, :width] = weight
+    with_zero = np.concatenate([padded.reshape(-1, g), np.zeros((rows * blocks, 1), np.float32)], axis=1)
+    q, scale, zero = quant_tensor()(
+        with_zero, scheme.weight_bits, g + 1, "sym" if scheme.symmetric else "asym", dtype="uint"
+    )
+    return QuantizedMatrix(
+        q[:, :g].astype(np.uint8).reshape(rows, -1)[:, :width],
+        scale.astype(np.float16).reshape(rows, blocks),
+        zero.astype(np.uint8).reshape(rows, blocks),
+        scheme.weight_bits,
+        g,
+    )

@@ -1,0 +1,23 @@
+"""The runtime's errors.
+
+    QSchedError                every error this project raises on purpose
+    ├── BundleError            the bundle's files or its qsched.json cannot be used
+    ├── RequestError           a prompt, seed, size, step count or guidance the bundle cannot serve
+    └── ProviderError          an execution provider is missing or refuses a graph
+"""
+
+
+class QSchedError(Exception):
+    """Root of the tree; its text is one line: what failed, the offending value, what to do."""
+
+
+class BundleError(QSchedError):
+    """The bundle's files or its qsched.json cannot be used."""
+
+
+class RequestError(QSchedError, ValueError):
+    """A prompt, seed, size, step count or guidance the bundle cannot serve."""
+
+
+class ProviderError(QSchedError):
+    """An execution provider is missing or refuses a graph."""

@@ -1,0 +1,173 @@
+"""qsched.json: parsed, checked, turned into frozen values. The only file of a bundle that a runtime must parse."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+
+from qsched_runtime.errors import BundleError
+from qsched_runtime.noise import ALGORITHM
+from qsched_runtime.schedule import Coefficients, ScheduleTable
+
+FORMAT, VERSION = "qsched-bundle", 1
+NAME = "qsched.json"
+LARGEST_MANIFEST = 16 * 2**20
+
+
+@dataclass(frozen=True)
+class BundleFile:
+    """A file inside the bundle: POSIX path relative to it, size in bytes, SHA-256 in hex."""
+
+    path: str
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Component:
+    """One ONNX graph. `inputs` says where each input comes from (docs/bundle.md lists the sources)."""
+
+    name: str
+    file: str
+    inputs: dict[str, Any]
+    outputs: tuple[str, ...]
+    precision: str
+
+
+@dataclass(frozen=True)
+class TokenizerSpec:
+    """`kind` "clip"; ids are padded with `pad_id` to `length`."""
+
+    kind: str
+    file: str
+    length: int
+    bos_id: int
+    eos_id: int
+    pad_id: int
+
+
+@dataclass(frozen=True)
+class LatentSpec:
+    """Default latents [channels, height, width]; the decoder sees x / scaling_factor + shift_factor."""
+
+    channels: int
+    height: int
+    width: int
+    scaling_factor: float
+    shift_factor: float
+    pixels_per_latent: int
+    multiple_of: int
+
+
+@dataclass(frozen=True)
+class Guidance:
+    """`kind` "none", "classifier-free" or "embedded" (the network reads the scale itself); `default` is the scale."""
+
+    kind: str
+    default: float
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """Everything a runtime has to know; `raw` is the JSON as it stands, for tools that rewrite it."""
+
+    name: str
+    backbone: str
+    decoder: str
+    components: dict[str, Component]
+    tokenizers: dict[str, TokenizerSpec]
+    latents: LatentSpec
+    guidance: Guidance
+    schedules: dict[int, ScheduleTable]
+    coefficients: dict[int, Coefficients]
+    default_steps: int
+    files: tuple[BundleFile, ...]
+    raw: dict[str, Any] = field(repr=False)
+
+
+def read(folder: Path) -> Manifest:
+    """Parse `folder/qsched.json`; raises BundleError with the reason if it is missing, foreign or malformed."""
+    path = folder / NAME
+    if not folder.is_dir():
+        raise BundleError(f"no bundle at {folder}: the folder does not exist; `qsched-edge export` makes one")
+    if not path.is_file():
+        raise BundleError(f"{folder} is not a bundle: it has no {NAME}; `qsched-edge export` makes one")
+    if path.stat().st_size > LARGEST_MANIFEST:
+        raise BundleError(f"{path} is {path.stat().st_size} bytes, over the limit of {LARGEST_MANIFEST}: not a manifest")
+    try:
+        raw = json.loads(path.read_text("utf-8"))
+        found = (raw.get("format"), raw.get("version"))
+        if found != (FORMAT, VERSION):
+            raise BundleError(f"{path} is {found}, this runtime reads {(FORMAT, VERSION)}: use a matching runtime")
+        return parse(raw)
+    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, ValueError, AttributeError) as error:
+        raise BundleError(f"{path} is malformed ({type(error).__name__}: {error}): make the bundle again") from error
+
+
+def parse(raw: dict[str, Any]) -> Manifest:
+    if raw["noise"]["algorithm"] != ALGORITHM:
+        raise BundleError(f"noise algorithm {raw['noise']['algorithm']!r} is unknown: this runtime has {ALGORITHM!r}")
+    components = {
+        name: Component(name, c["file"], c["inputs"], tuple(c["outputs"]), c["precision"])
+        for name, c in raw["components"].items()
+    }
+    schedules = {int(n): table_from_json(s) for n, s in raw["schedules"].items()}
+    coefficients = {int(n): Coefficients(s["c_x"], s["c_eps"]) for n, s in raw["schedules"].items()}
+    for n, table in schedules.items():
+        table.folded(coefficients[n])  # raises where they do not fit
+    manifest = Manifest(
+        raw["name"], raw["backbone"], raw["decoder"], components,
+        {name: TokenizerSpec(**t) for name, t in raw["tokenizers"].items()},
+        LatentSpec(**raw["latents"]), Guidance(**raw["guidance"]),
+        schedules, coefficients, int(raw["default_steps"]),
+        tuple(BundleFile(**f) for f in raw["files"]), raw,
+    )  # fmt: skip
+    listed = {f.path for f in manifest.files}
+    used = [c.file for c in components.values()] + [t.file for t in manifest.tokenizers.values()]
+    for file in used:
+        if file not in listed:
+            raise BundleError(f"{file!r} is used but not listed with size and SHA-256: make the bundle again")
+    return manifest
+
+
+def table_from_json(s: dict[str, Any]) -> ScheduleTable:
+    columns = (s["timesteps"], s["c_in"], s["a"], s["b"], s["c"])
+    return ScheduleTable(*map(np.asarray, columns), init_noise_sigma=float(s["init_noise_sigma"]))
+
+
+def inside(folder: Path, relative: str) -> Path:
+    """`folder / relative`, refused unless it is a plain file that lies inside the bundle by its own name."""
+    pure = PurePosixPath(relative)
+    if pure.is_absolute() or not pure.parts or ".." in pure.parts or "\\" in relative or ":" in relative:
+        raise BundleError(f"path {relative!r} leaves the bundle: refused")
+    path = folder
+    for part in pure.parts:
+        path = path / part
+        if path.is_symlink():
+            raise BundleError(f"{relative!r} is a symbolic link: refused; a bundle holds plain files")
+    return path
+
+
+def check_file(folder: Path, file: BundleFile) -> None:
+    """Raise BundleError unless the file has the size and SHA-256 that the manifest states."""
+    path = inside(folder, file.path)
+    if not path.is_file():
+        raise BundleError(f"{file.path} is missing from {folder}: copy the bundle again")
+    if path.stat().st_size != file.bytes:
+        raise BundleError(f"{file.path} has {path.stat().st_size} bytes instead of {file.bytes}: copy the bundle again")
+    digest = sha256(path)
+    if digest != file.sha256:
+        raise BundleError(f"{file.path} has SHA-256 {digest[:12]}… instead of {file.sha256[:12]}…: copy the bundle again")
+
+
+def sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as handle:
+        while block := handle.read(2**20):
+            digest.update(block)
+    return digest.hexdigest()

@@ -1,0 +1,93 @@
+"""The schedule as a table, Q-Sched's coefficients as two more columns of it, and the update formula."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from qsched_runtime.errors import BundleError
+
+
+@dataclass(frozen=True)
+class Coefficients:
+    """Q-Sched (arXiv 2509.01624): c_x scales the latents and c_eps the network output inside each step.
+
+    float64 [steps], or [steps, channels] for one value per latent channel.
+    """
+
+    c_x: np.ndarray
+    c_eps: np.ndarray
+
+    def __post_init__(self) -> None:
+        for name in ("c_x", "c_eps"):
+            column = np.asarray(getattr(self, name), np.float64)
+            if column.ndim not in (1, 2) or not np.isfinite(column).all():
+                raise BundleError(f"{name} must be finite numbers [steps] or [steps, channels], not {column.tolist()}")
+            object.__setattr__(self, name, column)
+        if len(self.c_x) != len(self.c_eps):
+            raise BundleError(f"c_x has {len(self.c_x)} steps and c_eps {len(self.c_eps)}: they must be equal")
+
+    @classmethod
+    def identity(cls, steps: int) -> Coefficients:
+        return cls(np.ones(steps), np.ones(steps))
+
+
+@dataclass(frozen=True)
+class ScheduleTable:
+    """One row per step i: the network sees `c_in x` at `timestep`; then x' = a c_x x + b c_eps e + c z.
+
+    All columns are float64 [steps]; `init_noise_sigma` scales the initial noise. z is drawn only where c is
+    not zero. Probed from the stock diffusers scheduler, hence free of any scheduler class.
+    """
+
+    timesteps: np.ndarray
+    c_in: np.ndarray
+    a: np.ndarray
+    b: np.ndarray
+    c: np.ndarray
+    init_noise_sigma: float
+
+    def __post_init__(self) -> None:
+        for name in ("timesteps", "c_in", "a", "b", "c"):
+            column = np.asarray(getattr(self, name), np.float64)
+            if column.shape != (len(self.timesteps),) or not np.isfinite(column).all():
+                raise BundleError(f"schedule column {name} must be {len(self.timesteps)} finite numbers, not {column}")
+            object.__setattr__(self, name, column)
+
+    def __len__(self) -> int:
+        return len(self.timesteps)
+
+    def folded(self, coefficients: Coefficients) -> FoldedSchedule:
+        """Multiply the coefficients in; with all ones the table stays as it is, to the bit."""
+        if len(coefficients.c_x) != len(self):
+            raise BundleError(f"coefficients for {len(coefficients.c_x)} steps do not fit a schedule of {len(self)}")
+        return FoldedSchedule(self, *(per_channel(base, factor) for base, factor in (
+            (self.a, coefficients.c_x), (self.b, coefficients.c_eps)
+        )))
+
+
+def per_channel(base: np.ndarray, factor: np.ndarray) -> np.ndarray:
+    """[steps] x [steps] or [steps, channels] -> float32 [steps, 1 or channels, 1, 1], to scale latents [B, C, H, W]."""
+    columns = factor.reshape(len(factor), -1) * base[:, None]
+    return columns.astype(np.float32)[:, :, None, None]
+
+
+@dataclass(frozen=True)
+class FoldedSchedule:
+    """A table with its coefficients multiplied in: a, b float32 [steps, 1 or channels, 1, 1]."""
+
+    table: ScheduleTable
+    a: np.ndarray
+    b: np.ndarray
+
+    def scale_model_input(self, x: np.ndarray, i: int) -> np.ndarray:
+        return np.float32(self.table.c_in[i]) * x
+
+    def draws_noise(self, i: int) -> bool:
+        return bool(self.table.c[i] != 0)
+
+    def step(self, x: np.ndarray, e: np.ndarray, z: np.ndarray | None, i: int) -> np.ndarray:
+        """x' = a c_x x + b c_eps e + c z for float32 latents [B, C, H, W]; the one place that knows the update."""
+        x_next = self.a[i] * x + self.b[i] * e
+        return x_next if z is None else x_next + np.float32(self.table.c[i]) * z

@@ -1,0 +1,56 @@
+"""onnxruntime sessions: providers that were asked for or an error, memory modes, feeds cast to the graph's types."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import onnxruntime as ort
+
+from qsched_runtime.errors import BundleError, ProviderError
+
+DTYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(int64)": np.int64, "tensor(int32)": np.int32}
+
+
+def check_providers(providers: Sequence[str]) -> None:
+    """Raise ProviderError for a provider this onnxruntime does not have: nothing falls back in silence."""
+    for provider in providers:
+        if provider not in ort.get_available_providers():
+            raise ProviderError(
+                f"{provider} is not in this onnxruntime (it has {', '.join(ort.get_available_providers())}): "
+                "install the onnxruntime build that brings it, or ask for CPUExecutionProvider"
+            )
+
+
+def session_options(memory: str, threads: int | None) -> ort.SessionOptions:
+    """`memory` "low" keeps 4-bit convolutions packed, "fast" unpacks them to float32 at load."""
+    options = ort.SessionOptions()
+    options.log_severity_level = 3
+    if memory == "fast":
+        options.add_session_config_entry("session.disable_quant_qdq", "1")
+    if threads is not None:
+        options.intra_op_num_threads = threads
+    return options
+
+
+class Graph:
+    """One loaded ONNX graph: `graph({name: array}) -> {name: array}`."""
+
+    def __init__(self, path: Path, providers: Sequence[str], memory: str = "low", threads: int | None = None) -> None:
+        if memory not in ("low", "fast"):
+            raise ProviderError(f"memory mode {memory!r} is unknown: use 'low' or 'fast'")
+        check_providers(providers)
+        try:
+            self.session = ort.InferenceSession(path, session_options(memory, threads), providers=list(providers))
+        except Exception as error:  # onnxruntime's exception classes share no public base
+            raise BundleError(f"onnxruntime cannot load {path}: {str(error).splitlines()[0]}") from error
+        missing = [p for p in providers if p not in self.session.get_providers()]
+        if missing:
+            raise ProviderError(f"{missing[0]} could not start for {path.parent.name}: see onnxruntime's log for the library it lacks")
+        self.inputs = {i.name: DTYPES[i.type] for i in self.session.get_inputs()}
+        self.outputs = [o.name for o in self.session.get_outputs()]
+
+    def __call__(self, feeds: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        cast = {name: np.ascontiguousarray(feeds[name], dtype) for name, dtype in self.inputs.items()}
+        return dict(zip(self.outputs, self.session.run(self.outputs, cast)))

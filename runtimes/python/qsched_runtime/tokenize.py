@@ -1,0 +1,125 @@
+"""CLIP's byte-level BPE tokenizer, read from tokenizer.json, in the standard library alone."""
+
+from __future__ import annotations
+
+import json
+import unicodedata
+from functools import lru_cache
+from pathlib import Path
+
+from qsched_runtime.errors import BundleError
+from qsched_runtime.manifest import TokenizerSpec
+
+# Unicode White_Space: str.isspace() counts the separators U+001C..U+001F as well, a regex's \s does not.
+WHITE_SPACE = frozenset("\t\n\v\f\r \x85\xa0\u1680\u2028\u2029\u202f\u205f\u3000") | {chr(c) for c in range(0x2000, 0x200B)}
+CONTRACTIONS = ("'s", "'t", "'re", "'ve", "'m", "'ll", "'d")
+
+
+def byte_alphabet() -> dict[int, str]:
+    """GPT-2's map of the 256 bytes to printable characters."""
+    printable = [*range(ord("!"), ord("~") + 1), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    others = [b for b in range(256) if b not in printable]
+    return {b: chr(b) for b in printable} | {b: chr(256 + i) for i, b in enumerate(others)}
+
+
+ALPHABET = byte_alphabet()
+
+
+class ClipTokenizer:
+    """`[BOS] + ids[: length - 2] + [EOS]`, padded to `length`, as transformers' CLIPTokenizer gives them.
+
+    `vocabulary` maps tokens to ids; `merges` lists the pairs in the order they are applied.
+    """
+
+    def __init__(
+        self, vocabulary: dict[str, int], merges: list[tuple[str, str]], length: int, bos_id: int, eos_id: int, pad_id: int
+    ) -> None:
+        self.vocabulary, self.length = vocabulary, length
+        self.bos_id, self.eos_id, self.pad_id = bos_id, eos_id, pad_id
+        self.ranks = {pair: rank for rank, pair in enumerate(merges)}
+        self.special = {t: i for t, i in vocabulary.items() if i in (bos_id, eos_id)}
+        self._bpe = lru_cache(maxsize=65536)(self._merge)
+
+    def __call__(self, prompt: str) -> list[int]:
+        ids = [i for part in self._split_special(prompt) for i in part][: self.length - 2]
+        ids = [self.bos_id, *ids, self.eos_id]
+        return ids + [self.pad_id] * (self.length - len(ids))
+
+    def _split_special(self, prompt: str):
+        """Special tokens written out in the prompt stand for themselves; the rest goes through BPE."""
+        while prompt:
+            found = [(prompt.find(t), t) for t in self.special if t in prompt]
+            at, token = min(found, default=(len(prompt), ""))
+            yield self._ordinary(prompt[:at])
+            if token:
+                yield [self.special[token]]
+            prompt = prompt[at + len(token) :]
+
+    def _ordinary(self, text: str) -> list[int]:
+        return [i for word in split_words(normalise(text)) for i in self._bpe(word)]
+
+    def _merge(self, word: str) -> list[int]:
+        """Merge the best-ranked neighbouring pair until none is left."""
+        parts = [ALPHABET[b] for b in word.encode()]
+        parts[-1] += "</w>"
+        while len(parts) > 1:
+            pairs = list(zip(parts, parts[1:]))
+            best = min(pairs, key=lambda pair: self.ranks.get(pair, len(self.ranks)))
+            if best not in self.ranks:
+                break
+            merged, i = [], 0
+            while i < len(parts):
+                joined = i + 1 < len(parts) and (parts[i], parts[i + 1]) == best
+                merged.append(parts[i] + parts[i + 1] if joined else parts[i])
+                i += 2 if joined else 1
+            parts = merged
+        return [self.vocabulary.get(part, self.eos_id) for part in parts]
+
+
+def normalise(text: str) -> str:
+    """NFC, runs of white space to one space, lower case code point by code point (no final-sigma rule)."""
+    spaced, blank = [], False
+    for character in unicodedata.normalize("NFC", text):
+        if character not in WHITE_SPACE:
+            spaced.append(character.lower())
+        elif not blank:
+            spaced.append(" ")
+        blank = character in WHITE_SPACE
+    return "".join(spaced)
+
+
+def kind_of(character: str) -> str:
+    """One of " " (white space), "L" (letter), "N" (number), "." (anything else)."""
+    if character in WHITE_SPACE:
+        return " "
+    category = unicodedata.category(character)[0]
+    return category if category in "LN" else "."
+
+
+def split_words(text: str) -> list[str]:
+    """CLIP's pattern: contractions, runs of letters, single numbers, runs of anything else."""
+    words, i = [], 0
+    while i < len(text):
+        contraction = next((c for c in CONTRACTIONS if text.startswith(c, i)), "")
+        kind, end = kind_of(text[i]), i + 1
+        if contraction:
+            end = i + len(contraction)
+        elif kind in "L.":
+            while end < len(text) and kind_of(text[end]) == kind:
+                end += 1
+        if contraction or kind != " ":
+            words.append(text[i:end])
+        i = end
+    return words
+
+
+def load_tokenizer(path: Path, spec: TokenizerSpec) -> ClipTokenizer:
+    """Read a tokenizer.json; raises BundleError when it is not the kind that `spec` names."""
+    if spec.kind != "clip":
+        raise BundleError(f"tokenizer kind {spec.kind!r} is unknown to this runtime: use a newer one")
+    try:
+        model = json.loads(path.read_text("utf-8"))["model"]
+        merges = [tuple(m.split(" ")) if isinstance(m, str) else tuple(m) for m in model["merges"]]
+        return ClipTokenizer(model["vocab"], merges, spec.length, spec.bos_id, spec.eos_id, spec.pad_id)
+    except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
+        raise BundleError(f"{path} is not a CLIP tokenizer.json ({error!r}): make the bundle again") from error
