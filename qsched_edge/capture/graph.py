@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from qsched_edge import torchvision_schema
 from qsched_edge.errors import CaptureError
 
 if TYPE_CHECKING:
@@ -64,6 +65,7 @@ def capture(build: Callable[[], torch.nn.Module], inputs: Sequence[Port], output
     `build` returns a module whose forward takes `inputs` by position and whose `network` attribute is the model:
     initializers are named by that model's state dict.
     """
+    torchvision_schema.declare()
     import torch
     from torch._subclasses.fake_tensor import FakeTensorMode
 

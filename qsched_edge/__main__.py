@@ -1,0 +1,18 @@
+"""`python -m qsched_edge` and the `qsched-edge` command."""
+
+from __future__ import annotations
+
+import sys
+
+
+def main() -> None:
+    try:
+        from qsched_edge.cli import run_app
+    except ModuleNotFoundError as error:
+        print(f'error: the command line needs {error.name}: pip install "qsched-edge[all]"', file=sys.stderr)
+        raise SystemExit(1) from None
+    run_app()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,174 @@
+"""Bundles: write qsched.json, put coefficients in, measure, verify."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from qsched_edge.errors import BundleError, ScheduleError
+from qsched_edge.pipelines.layout import Layout
+from qsched_edge.schedule import fingerprint, table_to_json
+from qsched_edge.staging import write_json
+from qsched_runtime import Coefficients, Sampler, ScheduleTable
+from qsched_runtime import manifest as manifests
+from qsched_runtime.manifest import FORMAT, NAME, VERSION, BundleFile, Manifest, sha256
+from qsched_runtime.noise import ALGORITHM, TorchNoise
+
+GOLDEN = "selftest/golden.json"
+
+
+@dataclass(frozen=True)
+class TokenizerFacts:
+    """What the runtime must know of a tokenizer besides its file."""
+
+    length: int
+    bos_id: int
+    eos_id: int
+    pad_id: int
+
+
+def manifest_json(
+    name: str,
+    layout: Layout,
+    precision: Mapping[str, str],
+    outputs: Mapping[str, tuple[str, ...]],
+    tokenizers: Mapping[str, TokenizerFacts],
+    schedules: Mapping[int, ScheduleTable],
+    provenance: Mapping[str, Any],
+) -> dict[str, Any]:
+    """qsched.json without its file list; all coefficients are one."""
+    return {
+        "format": FORMAT,
+        "version": VERSION,
+        "name": name,
+        "minimum_onnxruntime": "1.24.1",
+        "backbone": layout.backbone,
+        "decoder": layout.decoder,
+        "components": {
+            c.name: {
+                "file": f"{c.name}/model.onnx",
+                "precision": precision[c.name],
+                "inputs": dict(c.inputs),
+                "outputs": list(outputs[c.name]),
+            }
+            for c in layout.components
+        },
+        "tokenizers": {
+            n: {"kind": "clip", "file": f"{n}/tokenizer.json", **asdict(t)} for n, t in tokenizers.items()
+        },
+        "latents": asdict(layout.latents),
+        "guidance": asdict(layout.guidance),
+        "noise": {"algorithm": ALGORITHM},
+        "default_steps": next(iter(schedules)),
+        "schedules": {str(n): schedule_json(t, Coefficients.identity(n)) for n, t in schedules.items()},
+        "calibration": {},
+        "provenance": dict(provenance),
+    }  # fmt: skip
+
+
+def schedule_json(table: ScheduleTable, coefficients: Coefficients) -> dict[str, Any]:
+    """The base table, the two learned columns and, for runtimes that want no arithmetic, their product."""
+    folded = table.folded(coefficients)
+    return {
+        **table_to_json(table),
+        "fingerprint": fingerprint(table),
+        "c_x": coefficients.c_x.tolist(),
+        "c_eps": coefficients.c_eps.tolist(),
+        "folded": {"a": columns(folded.a), "b": columns(folded.b)},
+    }
+
+
+def columns(folded: np.ndarray) -> list[Any]:
+    """float32 [steps, 1 or channels, 1, 1] -> JSON numbers, [steps] or [steps, channels]."""
+    flat = folded[:, :, 0, 0]
+    return [json.loads(str(v)) for v in flat[:, 0]] if flat.shape[1] == 1 else [[json.loads(str(v)) for v in r] for r in flat]
+
+
+def list_files(folder: Path) -> list[dict[str, Any]]:
+    """Path, bytes and SHA-256 of every file but qsched.json, in order of their paths."""
+    paths = sorted(p for p in folder.rglob("*") if p.is_file() and not p.name.startswith("."))
+    return [
+        asdict(BundleFile(p.relative_to(folder).as_posix(), p.stat().st_size, sha256(p)))
+        for p in paths
+        if p != folder / NAME and p != folder / "stage.json"
+    ]
+
+
+def bundle_bytes(manifest: Manifest) -> int:
+    return sum(f.bytes for f in manifest.files)
+
+
+def component_bytes(manifest: Manifest, component: str) -> int:
+    return sum(f.bytes for f in manifest.files if f.path.startswith(f"{component}/"))
+
+
+def backbone_hash(manifest: Manifest) -> str:
+    """One hash for the backbone's graph and data: coefficients belong to these weights."""
+    parts = [f.sha256 for f in manifest.files if f.path.startswith(f"{manifest.backbone}/model.onnx")]
+    return hashlib.sha256("".join(parts).encode()).hexdigest()
+
+
+def write_coefficients(folder: Path, steps: int, coefficients: Coefficients, record: Mapping[str, Any]) -> None:
+    """Put learned coefficients, the folded table and their record into a bundle's qsched.json, in one renaming."""
+    manifest = manifests.read(folder)
+    if steps not in manifest.schedules:
+        raise ScheduleError(f"{folder} has no schedule for {steps} steps: it has {sorted(manifest.schedules)}")
+    raw = manifest.raw
+    raw["schedules"][str(steps)] = schedule_json(manifest.schedules[steps], coefficients)
+    raw["calibration"][str(steps)] = dict(record)
+    write_json(folder / NAME, raw)
+
+
+def golden(sampler: Sampler) -> dict[str, Any]:
+    """Numbers any runtime must reproduce: the noise stream exactly, token ids exactly, one step within 1e-3."""
+    prompt = "a red apple 🍎, Naïve style"
+    seed, schedule = 42, sampler.schedule()
+    x = sampler.initial_latents(sampler.streams(seed, 1), 1, schedule, None, None)
+    scale = sampler.manifest.guidance.default
+    e = sampler.network_output(
+        schedule.scale_model_input(x, 0), schedule.table.timesteps[0], sampler.encode([prompt], scale), scale
+    )
+    return {
+        "prompt": prompt,
+        "seed": seed,
+        "noise_sha256": hashlib.sha256(TorchNoise(seed).randn((16384,)).astype("<f4").tobytes()).hexdigest(),
+        "token_ids": {name: tokenize(prompt) for name, tokenize in sampler.tokenizers.items()},
+        "network_output": [float(v) for v in e.ravel()[:8]],
+    }
+
+
+def verify(folder: Path) -> Manifest:
+    """Check hashes, the folded tables and the self-test; raises BundleError at the first that fails."""
+    manifest = manifests.read(folder)
+    for file in manifest.files:
+        manifests.check_file(folder, file)
+    known = {f.path for f in manifest.files} | {NAME}
+    strays = sorted({p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()} - known)
+    if strays:
+        raise BundleError(f"{strays[0]!r} is in {folder} but not in {NAME}: remove it or make the bundle again")
+    for steps, table in manifest.schedules.items():
+        stored = manifest.raw["schedules"][str(steps)]
+        expected = schedule_json(table, manifest.coefficients[steps])
+        if stored.get("fingerprint") != expected["fingerprint"]:
+            raise BundleError(f"the {steps}-step schedule does not match its fingerprint: make the bundle again")
+        if stored.get("folded") != expected["folded"]:
+            raise BundleError(f"the {steps}-step folded table is not base times coefficients: run calibrate again")
+    check_golden(folder)
+    return manifest
+
+
+def check_golden(folder: Path) -> None:
+    expected = json.loads((folder / GOLDEN).read_text("utf-8"))
+    found = golden(Sampler.from_pretrained(folder))
+    for key in ("noise_sha256", "token_ids"):
+        if found[key] != expected[key]:
+            raise BundleError(f"self-test: {key} is {found[key]} instead of {expected[key]} on this machine")
+    error = float(np.abs(np.subtract(found["network_output"], expected["network_output"])).max())
+    if not error <= 1e-3:
+        raise BundleError(f"self-test: the network's output differs by {error:.1e} from the exporter's on this machine")

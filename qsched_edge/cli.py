@@ -1,0 +1,206 @@
+"""The command line: parse, call, print. Results go to stdout, progress and errors to stderr."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+from types import FrameType
+from typing import Annotated, Any
+
+import typer
+
+from qsched_edge.errors import MissingExtraError, QSchedError
+
+app = typer.Typer(
+    name="qsched-edge",
+    help="Take few-step text-to-image models to the edge: export, quantize, calibrate, evaluate, run.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+Bundle = Annotated[Path, typer.Argument(help="Folder of a bundle.", show_default=False)]
+Output = Annotated[Path | None, typer.Option("-o", "--output", help="Where the result goes.", show_default=False)]
+Force = Annotated[bool, typer.Option("--force", help="Replace an output that exists.")]
+Quiet = Annotated[bool, typer.Option("--quiet", help="No progress bars.")]
+Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+Provider = Annotated[list[str], typer.Option("--provider", help="onnxruntime provider, in order of preference.")]
+CPU = ["CPUExecutionProvider"]
+
+
+@app.callback()
+def options(debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False) -> None:
+    if debug:
+        os.environ["QSCHED_DEBUG"] = "1"
+
+
+@app.command()
+def models(as_json: Json = False) -> None:
+    """List the recipes: name, licence, steps, source."""
+    from qsched_edge.recipes import read_recipe, recipe_names
+
+    recipes = [read_recipe(path) for path in recipe_names().values()]
+    rows = [
+        {"name": r.name, "title": r.title, "license": r.license, "steps": list(r.steps), "source": str(r.path(r.source))}
+        for r in recipes
+    ]
+    show(rows, as_json, "\n".join(f"{r['name']:20} {r['license']:14} {r['title']}" for r in rows))
+
+
+@app.command()
+def export(
+    model: Annotated[str, typer.Option("-m", "--model", help="Recipe name, recipe file or diffusers folder.")],
+    bits: Annotated[int, typer.Option(help="Bits per weight: 4, 8, 16 or 32.")] = 4,
+    output: Output = None,
+    method: Annotated[str, typer.Option(help="Quantizer: rtn (Intel Neural Compressor's round-to-nearest).")] = "rtn",
+    force: Force = False,
+    quiet: Quiet = False,
+) -> None:
+    """Capture, quantize and bundle a model; all Q-Sched coefficients are one."""
+    from qsched_edge.quantize.methods import method as known_method
+    from qsched_edge.quantize.scheme import Scheme
+    from qsched_edge.recipes import resolve
+
+    Scheme(bits)  # refuse bad bits and methods before anything is read
+    known_method(method)
+    spec = resolve(model)
+    target = output or Path(f"{spec.recipe.name}-w{bits}")
+    stage = load("qsched_edge.export", "export")
+    stage.export(spec, stage.ExportSettings(bits, method), target, force, quiet)
+    from qsched_edge.bundle import bundle_bytes
+    from qsched_runtime import manifest
+
+    print(f"{target}: {bundle_bytes(manifest.read(target)):,} bytes")
+
+
+@app.command()
+def calibrate(
+    bundle: Bundle,
+    prompts: Annotated[Path | None, typer.Option(help="Prompt file to fit on (default: the recipe's).")] = None,
+    heldout: Annotated[Path | None, typer.Option(help="Prompt file that decides (default: the recipe's).")] = None,
+    search: Annotated[str, typer.Option(help="Search: gradient, grid or both.")] = "both",
+    k: Annotated[float, typer.Option(help="JAQ = TC + k IQ.")] = 2.0,
+    steps: Annotated[int | None, typer.Option(help="Step count to calibrate (default: the bundle's).")] = None,
+    points: Annotated[int, typer.Option(help="Grid points per axis.")] = 7,
+    iterations: Annotated[int, typer.Option(help="Gradient iterations.")] = 24,
+    fit_prompts: Annotated[int, typer.Option(help="Prompts to fit on.")] = 32,
+    heldout_prompts: Annotated[int, typer.Option(help="Held-out prompts that decide.")] = 64,
+    seed: Annotated[int, typer.Option(help="Seed of all noise and choices.")] = 0,
+    model: Annotated[str | None, typer.Option("-m", "--model", help="Recipe or folder the bundle came from.")] = None,
+    provider: Provider = CPU,
+    quiet: Quiet = False,
+    as_json: Json = False,
+) -> None:
+    """Learn c_x and c_eps on the quantized graph and write them into the bundle; identity always competes."""
+    stage = load("qsched_edge.calibrate.run", "calibrate")
+    settings = stage.Settings(search, k, steps, points, iterations, fit_prompts, heldout_prompts, seed, tuple(provider))
+    result = stage.calibrate(bundle, settings, prompts, heldout, model, quiet)
+    show(result.record, as_json, result.table())
+
+
+@app.command()
+def evaluate(
+    bundle: Bundle,
+    output: Annotated[Path, typer.Option("-o", "--output", help="Folder for report.json and report.html.")],
+    prompts: Annotated[Path | None, typer.Option(help="Held-out prompts (default: the recipe's).")] = None,
+    count: Annotated[int, typer.Option(help="Number of prompts.")] = 64,
+    seeds: Annotated[int, typer.Option(help="Seeds per prompt.")] = 3,
+    model: Annotated[str | None, typer.Option("-m", "--model", help="Recipe or folder the bundle came from.")] = None,
+    provider: Provider = CPU,
+    force: Force = False,
+    quiet: Quiet = False,
+    as_json: Json = False,
+) -> None:
+    """The four cells {full precision, quantized} x {c = 1, calibrated}, with paired intervals and pictures."""
+    stage = load("qsched_edge.evaluate.run", "evaluate")
+    settings = stage.Settings(count, seeds, tuple(provider))
+    report = stage.evaluate(bundle, output, settings, prompts, model, force, quiet)
+    show(report, as_json, stage.text_table(report) + f"\n{output / 'report.html'}")
+
+
+@app.command()
+def run(
+    bundle: Bundle,
+    prompt: Annotated[list[str], typer.Option("-p", "--prompt", help="What to draw; repeat for several pictures.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="PNG file (several prompts: NAME-0.png, ...).")],
+    seed: Annotated[int, typer.Option(help="Noise seed, as torch's CPU generator understands it.")] = 0,
+    steps: Annotated[int | None, typer.Option(help="Number of steps (default: the bundle's).")] = None,
+    guidance_scale: Annotated[float | None, typer.Option(help="Guidance scale (default: the bundle's).")] = None,
+    negative_prompt: Annotated[str, typer.Option(help="What to avoid, where the model is guided.")] = "",
+    height: Annotated[int | None, typer.Option(help="Pixels.")] = None,
+    width: Annotated[int | None, typer.Option(help="Pixels.")] = None,
+    memory: Annotated[str, typer.Option(help="low: keep 4-bit convolutions packed; fast: unpack them once.")] = "low",
+    provider: Provider = CPU,
+    force: Force = False,
+) -> None:
+    """Draw a picture with the shipped runtime."""
+    from qsched_edge.staging import refuse_existing, write_bytes
+    from qsched_runtime import Sampler, png_bytes
+
+    names = [output] if len(prompt) == 1 else [output.with_stem(f"{output.stem}-{i}") for i in range(len(prompt))]
+    for name in names:
+        refuse_existing(name, force)
+    sampler = Sampler.from_pretrained(bundle, providers=provider, memory=memory)
+    drawn = sampler(
+        prompt,
+        seed=seed,
+        num_inference_steps=steps,
+        guidance_scale=guidance_scale,
+        negative_prompt=negative_prompt,
+        height=height,
+        width=width,
+    )
+    for name, image in zip(names, drawn.images, strict=True):
+        write_bytes(name, png_bytes(image))
+        print(name)
+
+
+@app.command()
+def verify(bundle: Bundle) -> None:
+    """Check a bundle's hashes, schedules and self-test on this machine."""
+    from qsched_edge.bundle import bundle_bytes
+    from qsched_edge.bundle import verify as check
+
+    manifest = check(bundle)
+    print(f"{bundle}: {len(manifest.files)} files, {bundle_bytes(manifest):,} bytes, all as the manifest says")
+
+
+def load(module: str, extra: str) -> Any:
+    """Import a stage; a package its extra would bring is named with the command that brings it."""
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        raise MissingExtraError(f'this command needs {error.name}: pip install "qsched-edge[{extra}]"') from error
+
+
+def show(value: Any, as_json: bool, text: str) -> None:
+    print(json.dumps(value, indent=1, ensure_ascii=False) if as_json else text)
+
+
+class Interrupted(BaseException):
+    """Ctrl-C, as an exception that no library in between turns into something else."""
+
+
+def interrupt(signal_number: int, frame: FrameType | None) -> None:
+    raise Interrupted
+
+
+def run_app() -> None:
+    """Run the command: errors are one line on stderr and exit code 1, usage errors 2, Ctrl-C 130."""
+    signal.signal(signal.SIGINT, interrupt)
+    try:
+        app()
+    except Interrupted:
+        print("interrupted: the same command goes on from here", file=sys.stderr)
+        raise SystemExit(130) from None
+    except (QSchedError, OSError) as error:
+        if os.environ.get("QSCHED_DEBUG"):
+            raise
+        text = f"{error.strerror}: {error.filename}" if isinstance(error, OSError) and error.strerror else str(error)
+        print(f"error: {' '.join(text.split())}", file=sys.stderr)
+        raise SystemExit(1) from None

@@ -1,0 +1,180 @@
+"""ModelSpec -> bundle: capture each component, stream its weights through the quantizer, write what a runtime reads."""
+
+from __future__ import annotations
+
+import platform
+import shutil
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from math import prod
+from pathlib import Path
+from typing import Any
+
+from qsched_edge import bundle, progress, torchvision_schema
+from qsched_edge.pipelines import ComponentPlan, Layout, layout_of
+from qsched_edge.quantize.rewrite import SMALL, Layer, write_graph
+from qsched_edge.recipes import ModelSpec, read_json
+from qsched_edge.schedule import probe
+from qsched_edge.staging import Staging, write_json, write_text
+from qsched_edge.weights import Weights, weight_files
+from qsched_runtime import Sampler
+from qsched_runtime.manifest import NAME, sha256
+
+LAYERS = "quantization.json"
+PACKAGES = ("qsched-edge", "torch", "diffusers", "transformers", "onnx", "onnxruntime", "neural-compressor")
+
+
+@dataclass(frozen=True)
+class ExportSettings:
+    """`bits` 4, 8, 16 or 32 for the weights; `method` names the quantizer."""
+
+    bits: int = 4
+    method: str = "rtn"
+
+
+def export(spec: ModelSpec, settings: ExportSettings, output: Path, force: bool = False, quiet: bool = False) -> Path:
+    """Write the bundle of `spec` to `output` with all coefficients one; finished components survive an interruption."""
+    layout = layout_of(spec)
+    sources = {f"{c.source}/{f.name}": sha256(f) for c in layout.components for f in weight_files(spec.folder / c.source)}
+    arguments = {"recipe": repr(spec.recipe), "settings": repr(settings), "sources": sources, "versions": versions()}
+    with Staging(output, arguments, force) as staging:
+        for plan in layout.components:
+            staging.part(plan.name, lambda folder, plan=plan: write_component(spec, plan, settings, folder, quiet))
+        finish(spec, settings, layout, staging.folder, sources)
+    return output
+
+
+def write_component(spec: ModelSpec, plan: ComponentPlan, settings: ExportSettings, folder: Path, quiet: bool) -> None:
+    """model.onnx, model.onnx_data, config.json and a report of the precisions in `folder`."""
+    captured = plan.capture()
+    with Weights(weight_files(spec.folder / plan.source), plan.prefix) as weights:
+        total = sum(prod(weights.shape(name)) for name in captured.weight_names)
+        with progress.bar(f"{plan.name} W{settings.bits}", total, "weights", quiet) as advance:
+            layers = write_graph(
+                captured,
+                weights,
+                lambda name, kind: spec.recipe.scheme(plan.name, name, settings.bits, settings.method),
+                folder,
+                advance,
+            )
+    config = spec.folder / plan.source / "config.json"
+    shutil.copyfile(config, folder / "config.json")
+    kept = {layer.name: layer.precision for layer in layers if prod(layer.shape) >= SMALL}
+    write_json(folder / LAYERS, {"precision": precision_of(layers), "outputs": captured.outputs, "layers": kept})
+
+
+def precision_of(layers: list[Layer]) -> str:
+    """The scheme that most of the component's weights have."""
+    counts: Counter[str] = Counter()
+    for layer in layers:
+        counts[layer.precision] += prod(layer.shape)
+    return counts.most_common(1)[0][0]
+
+
+def finish(
+    spec: ModelSpec, settings: ExportSettings, layout: Layout, folder: Path, sources: Mapping[str, str]
+) -> None:
+    """Everything but the graphs: tokenizers, schedules, licences, card, self-test and, last, qsched.json."""
+    reports = {c.name: read_json(folder / c.name / LAYERS) for c in layout.components}
+    tokenizers = {name: write_tokenizer(spec.folder / name, folder / name) for name in layout.tokenizers}
+    (folder / "scheduler").mkdir(exist_ok=True)
+    write_json(folder / "scheduler/scheduler_config.json", spec.config("scheduler"))
+    write_json(folder / "model_index.json", model_index(spec, layout))
+    copy_licenses(spec, folder)
+    raw = bundle.manifest_json(
+        spec.recipe.name,
+        layout,
+        {name: report["precision"] for name, report in reports.items()},
+        {name: tuple(report["outputs"]) for name, report in reports.items()},
+        tokenizers,
+        {steps: probe(spec.config("scheduler"), steps) for steps in spec.recipe.steps},
+        provenance(spec, settings, sources),
+    )
+    write_text(folder / "README.md", model_card(spec, settings, raw))
+    (folder / "selftest").mkdir(exist_ok=True)
+    (folder / bundle.GOLDEN).unlink(missing_ok=True)
+    write_json(folder / NAME, {**raw, "files": bundle.list_files(folder)})
+    write_json(folder / bundle.GOLDEN, bundle.golden(Sampler.from_pretrained(folder)))
+    write_json(folder / NAME, {**raw, "files": bundle.list_files(folder)})
+
+
+def write_tokenizer(source: Path, folder: Path) -> bundle.TokenizerFacts:
+    """Save tokenizer.json (older checkpoints have only vocab.json and merges.txt) and say what pads and ends."""
+    torchvision_schema.declare()
+    from transformers import CLIPTokenizer
+
+    tokenizer = CLIPTokenizer.from_pretrained(source, local_files_only=True)
+    tokenizer.save_pretrained(folder)
+    return bundle.TokenizerFacts(
+        tokenizer.model_max_length, tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id
+    )
+
+
+def model_index(spec: ModelSpec, layout: Layout) -> dict[str, Any]:
+    """The pipeline's own index without what the bundle does not hold (safety checker, feature extractor)."""
+    held = {c.source for c in layout.components} | set(layout.tokenizers) | {"scheduler"}
+    return {k: v for k, v in spec.index.items() if k in held or not isinstance(v, list)}
+
+
+def copy_licenses(spec: ModelSpec, folder: Path) -> None:
+    """The model's licence files, or a notice of what the recipe says of them."""
+    target = folder / "LICENSES"
+    shutil.rmtree(target, ignore_errors=True)
+    if (spec.folder / "LICENSES").is_dir():
+        shutil.copytree(spec.folder / "LICENSES", target)
+    target.mkdir(exist_ok=True)
+    write_text(target / "NOTICE", f"{spec.recipe.title}\nLicence: {spec.recipe.license}\n{spec.recipe.credits}\n")
+
+
+def versions() -> dict[str, str]:
+    found = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "not installed"
+    return found
+
+
+def provenance(spec: ModelSpec, settings: ExportSettings, sources: Mapping[str, str]) -> dict[str, Any]:
+    return {
+        "recipe": spec.recipe.name,
+        "title": spec.recipe.title,
+        "license": spec.recipe.license,
+        "credits": spec.recipe.credits,
+        "bits": settings.bits,
+        "method": settings.method,
+        "group_size": spec.recipe.group_size,
+        "sources": dict(sources),
+        "versions": versions(),
+    }
+
+
+def model_card(spec: ModelSpec, settings: ExportSettings, raw: Mapping[str, Any]) -> str:
+    """A README with the front matter model hubs read."""
+    rows = "\n".join(f"| {name} | {c['precision']} |" for name, c in raw["components"].items())
+    return f"""---
+pipeline_tag: text-to-image
+library_name: onnxruntime
+license: {spec.recipe.license.lower()}
+base_model_relation: quantized
+tags: [onnx, onnxruntime, int4, qsched]
+---
+# {spec.recipe.title}
+
+A qsched-edge bundle, exported at {settings.bits} bits (method {settings.method}, groups of at most {spec.recipe.group_size}).
+
+| component | precision |
+|---|---|
+{rows}
+
+```python
+from qsched_runtime import Sampler
+
+image = Sampler.from_pretrained(".")("your prompt", seed=42).images[0]  # uint8 [H, W, 3]
+```
+
+Licence: {spec.recipe.license}. {spec.recipe.credits}
+"""

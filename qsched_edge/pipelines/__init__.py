@@ -1,0 +1,24 @@
+"""Diffusers pipeline classes -> the components, wiring and sizes of a bundle; one family per file."""
+
+from __future__ import annotations
+
+from importlib import import_module
+
+from qsched_edge.errors import RecipeError, unknown_name
+from qsched_edge.pipelines.layout import ComponentPlan, Layout
+from qsched_edge.recipes import ModelSpec
+
+__all__ = ["PIPELINES", "ComponentPlan", "Layout", "layout_of"]
+
+PIPELINES = {
+    "LatentConsistencyModelPipeline": "qsched_edge.pipelines.stable_diffusion:layout",
+    "StableDiffusionPipeline": "qsched_edge.pipelines.stable_diffusion:layout",
+}
+
+
+def layout_of(spec: ModelSpec) -> Layout:
+    """The bundle layout of a diffusers folder; a class nobody wrote a layout for is refused by name."""
+    if spec.pipeline not in PIPELINES:
+        raise RecipeError(f"{spec.folder}: {unknown_name('pipeline class', spec.pipeline, PIPELINES)}")
+    module, function = PIPELINES[spec.pipeline].split(":")
+    return getattr(import_module(module), function)(spec)

@@ -1,0 +1,37 @@
+"""The values that pass from a family's file to the export stage."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from qsched_edge.capture.graph import Captured
+from qsched_runtime.manifest import Guidance, LatentSpec
+
+
+@dataclass(frozen=True)
+class ComponentPlan:
+    """One graph of the bundle: its folder there, the diffusers folder its weights come from, how to capture it.
+
+    `inputs` maps graph inputs to the runtime's sources (docs/bundle.md); `prefix` is what older checkpoints put
+    before their tensor names.
+    """
+
+    name: str
+    source: str
+    capture: Callable[[], Captured]
+    inputs: Mapping[str, Any]
+    prefix: str = ""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """All components in the order they run, tokenizer folders, latents and guidance."""
+
+    components: tuple[ComponentPlan, ...]
+    backbone: str
+    decoder: str
+    tokenizers: tuple[str, ...]
+    latents: LatentSpec
+    guidance: Guidance

@@ -1,0 +1,109 @@
+"""A stock diffusers scheduler, probed with unit inputs -> the schedule table; nothing of it is copied."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import inspect
+import json
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from qsched_edge import torchvision_schema
+from qsched_edge.errors import ScheduleError, unknown_name
+from qsched_runtime.noise import TorchNoise
+from qsched_runtime.schedule import ScheduleTable
+
+if TYPE_CHECKING:
+    import torch
+
+SCHEDULERS = (
+    "DDIMScheduler",
+    "EulerAncestralDiscreteScheduler",
+    "EulerDiscreteScheduler",
+    "FlowMatchEulerDiscreteScheduler",
+    "LCMScheduler",
+    "TCDScheduler",
+)
+PROBE = 4096  # values per probe: rounding errors of the float32 schedulers average out
+TOLERANCE = 2e-6
+
+
+def load_scheduler(config: dict[str, Any]) -> Any:
+    """The stock scheduler that a scheduler_config.json names."""
+    name = config.get("_class_name", "")
+    if name not in SCHEDULERS:
+        raise ScheduleError(unknown_name("scheduler", name, SCHEDULERS))
+    torchvision_schema.declare()
+    import diffusers
+
+    return getattr(diffusers, name).from_config(config)
+
+
+def probe(config: dict[str, Any], steps: int) -> ScheduleTable:
+    """The table of `steps` steps; raises ScheduleError for a scheduler that is not linear in (x, e, z)."""
+    scheduler = load_scheduler(config)
+    scheduler.set_timesteps(steps)
+    rows = [probe_step(scheduler, t) for t in scheduler.timesteps]
+    c_in, a, b, c = np.array([row for row in rows], np.float64).T
+    timesteps = scheduler.timesteps.double().numpy()
+    return ScheduleTable(timesteps, c_in, a, b, c, init_noise_sigma=float(getattr(scheduler, "init_noise_sigma", 1.0)))
+
+
+def probe_step(scheduler: Any, t: torch.Tensor) -> tuple[float, float, float, float]:
+    """(c_in, a, b, c) of the step that `scheduler` stands at; leaves it at the next one.
+
+    x' is measured at (x, e) = (1, 0), (0, 1) and (0, 0), then predicted at a random point: superposition.
+    """
+    import torch
+
+    zero, one = torch.zeros(1, 1, 1, PROBE), torch.ones(1, 1, 1, PROBE)
+    z = torch.from_numpy(TorchNoise(0).randn((1, 1, 1, PROBE)))
+    c_in = float(scaled_input(scheduler, one, t).double().mean())
+    noise_only = step_of(copy.deepcopy(scheduler), zero, t, zero).double()
+    c = float((noise_only * z).sum() / (z.double() ** 2).sum())
+    c = 0.0 if not noise_only.any() else c
+    a = float((step_of(copy.deepcopy(scheduler), zero, t, one).double() - c * z).mean())
+    b = float((step_of(copy.deepcopy(scheduler), one, t, zero).double() - c * z).mean())
+    x, e = (torch.from_numpy(TorchNoise(s).randn((1, 1, 1, PROBE))) for s in (1, 2))
+    found = step_of(scheduler, 3 * e, t, 5 * x).double()
+    expected = 5 * a * x + 3 * b * e + c * z
+    error = float((found - expected).abs().max() / expected.abs().max())
+    if not error <= TOLERANCE:
+        raise ScheduleError(
+            f"{type(scheduler).__name__} is not linear at timestep {float(t):g} (superposition error {error:.1e}): "
+            f"{nonlinear_settings(scheduler.config)}"
+        )
+    return c_in, a, b, c
+
+
+def step_of(scheduler: Any, e: torch.Tensor, t: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+    import torch
+
+    scaled_input(scheduler, x, t)  # Euler schedulers find their place in the table here
+    takes_generator = "generator" in inspect.signature(scheduler.step).parameters
+    extra = {"generator": torch.Generator("cpu").manual_seed(0)} if takes_generator else {}
+    return scheduler.step(e, t, x, return_dict=False, **extra)[0]
+
+
+def scaled_input(scheduler: Any, x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+    """Flow-matching schedulers have no scale_model_input: the network sees x itself."""
+    return scheduler.scale_model_input(x, t) if hasattr(scheduler, "scale_model_input") else x
+
+
+def nonlinear_settings(config: dict[str, Any]) -> str:
+    """What to turn off, by name."""
+    suspects = [k for k in ("thresholding", "clip_sample", "stochastic_sampling") if config.get(k)]
+    return f"turn off {', '.join(suspects)}" if suspects else "its settings make it depend on earlier steps or clip values"
+
+
+def fingerprint(table: ScheduleTable) -> str:
+    """SHA-256 of the table: coefficients learned for one table are refused on another."""
+    columns = [table.timesteps, table.c_in, table.a, table.b, table.c, np.array([table.init_noise_sigma])]
+    return hashlib.sha256(json.dumps([c.tolist() for c in columns]).encode()).hexdigest()
+
+
+def table_to_json(table: ScheduleTable) -> dict[str, Any]:
+    columns = {name: getattr(table, name).tolist() for name in ("timesteps", "c_in", "a", "b", "c")}
+    return {"init_noise_sigma": table.init_noise_sigma, **columns}

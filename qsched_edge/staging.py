@@ -1,0 +1,90 @@
+"""Outputs appear whole or not at all: work goes on in a hidden folder beside the output and is renamed at the end."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from qsched_edge.errors import OutputExistsError
+
+STAMP = "stage.json"
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write under a temporary name, then rename."""
+    partial = path.with_name(f".{path.name}.partial")
+    partial.write_bytes(data)
+    os.replace(partial, path)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write under a temporary name, then rename."""
+    write_bytes(path, text.encode())
+
+
+def write_json(path: Path, value: Any) -> None:
+    write_text(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
+
+
+def digest(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def refuse_existing(output: Path, force: bool) -> None:
+    if output.exists() and not force:
+        raise OutputExistsError(f"{output} exists: choose another output or add --force to replace it")
+
+
+class Staging:
+    """The hidden folder `.NAME.partial` beside `output`, kept when the run is interrupted.
+
+    A later run with the same `arguments` finds its finished parts there; one with other arguments starts anew.
+    """
+
+    def __init__(self, output: Path, arguments: Mapping[str, Any], force: bool) -> None:
+        refuse_existing(output, force)
+        self.output = output
+        self.folder = output.with_name(f".{output.name}.partial")
+        self.stamp = digest(arguments)
+
+    def __enter__(self) -> Staging:
+        stamp = self.folder / STAMP
+        if self.folder.exists() and not (stamp.is_file() and json.loads(stamp.read_text())["arguments"] == self.stamp):
+            shutil.rmtree(self.folder)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        write_json(stamp, {"arguments": self.stamp})
+        return self
+
+    def part(self, name: str, make: Callable[[Path], None]) -> Path:
+        """The sub-folder `name`, made by `make(folder)` unless an earlier run finished it."""
+        folder = self.folder / name
+        if not folder.exists():
+            partial = self.folder / f".{name}.partial"
+            shutil.rmtree(partial, ignore_errors=True)
+            partial.mkdir()
+            make(partial)
+            os.replace(partial, folder)
+        return folder
+
+    def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
+        if kind is None:
+            (self.folder / STAMP).unlink()
+            replace_folder(self.folder, self.output)
+
+
+def replace_folder(new: Path, output: Path) -> None:
+    """Put `new` in the place of `output`; an old folder is moved aside first and removed last."""
+    old = output.with_name(f".{output.name}.old")
+    shutil.rmtree(old, ignore_errors=True)
+    if output.exists():
+        os.replace(output, old)
+    os.replace(new, output)
+    if old.is_dir():
+        shutil.rmtree(old)
+    else:
+        old.unlink(missing_ok=True)
