@@ -111,6 +111,9 @@ def evaluate(
     count: Annotated[int, typer.Option(help="Number of prompts.")] = 64,
     seeds: Annotated[int, typer.Option(help="Seeds per prompt.")] = 3,
     model: Annotated[str | None, typer.Option("-m", "--model", help="Recipe or folder the bundle came from.")] = None,
+    reference: Annotated[
+        Path | None, typer.Option(help="32-bit bundle of the same weights (default: NAME-w32 beside the bundle).")
+    ] = None,
     provider: Provider = CPU,
     force: Force = False,
     quiet: Quiet = False,
@@ -119,7 +122,7 @@ def evaluate(
     """The four cells {full precision, quantized} x {c = 1, calibrated}, with paired intervals and pictures."""
     stage = load("qsched_edge.evaluate.run", "evaluate")
     settings = stage.Settings(count, seeds, tuple(provider))
-    report = stage.evaluate(bundle, output, settings, prompts, model, force, quiet)
+    report = stage.evaluate(bundle, output, settings, prompts, model, force, quiet, reference)
     show(report, as_json, stage.text_table(report) + f"\n{output / 'report.html'}")
 
 

@@ -36,6 +36,7 @@ class Recipe:
     prompts: str = ""
     heldout: str = ""
     scorer: str = ""
+    quality_prompts: tuple[str, str] = ("Good photo.", "Bad photo.")
     evaluator: str = ""
     folder: Path = Path()
 
@@ -100,7 +101,9 @@ def read_recipe(path: Path) -> Recipe:
     missing = {"title", "source", "license", "steps", "guidance"} - set(table)
     if missing:
         raise RecipeError(f"recipe {path} lacks {', '.join(sorted(missing))}")
-    table["steps"] = tuple(table["steps"])
+    for key in ("steps", "quality_prompts"):
+        if key in table:
+            table[key] = tuple(table[key])
     return Recipe(name=path.stem, folder=path.parent.resolve(), **table)
 
 

@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +70,11 @@ class Staging:
             make(partial)
             os.replace(partial, folder)
         return folder
+
+    def drop(self, names: Iterable[str]) -> None:
+        """Remove parts that are no part of the result."""
+        for name in names:
+            shutil.rmtree(self.folder / name)
 
     def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
         if kind is None:

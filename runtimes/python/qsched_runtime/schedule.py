@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -88,6 +89,11 @@ class FoldedSchedule:
         return bool(self.table.c[i] != 0)
 
     def step(self, x: np.ndarray, e: np.ndarray, z: np.ndarray | None, i: int) -> np.ndarray:
-        """x' = a c_x x + b c_eps e + c z for float32 latents [B, C, H, W]; the one place that knows the update."""
-        x_next = self.a[i] * x + self.b[i] * e
-        return x_next if z is None else x_next + np.float32(self.table.c[i]) * z
+        """The latents after step i, float32 [B, C, H, W]; `z` is None where the step draws no noise."""
+        return update(x, e, z, self.a[i], self.b[i], np.float32(self.table.c[i]))
+
+
+def update(x: Any, e: Any, z: Any, a: Any, b: Any, c: Any) -> Any:
+    """x' = a x + b e + c z, with the coefficients already in a and b: the one place that knows the update."""
+    x_next = a * x + b * e
+    return x_next if z is None else x_next + c * z

@@ -1,0 +1,71 @@
+"""The four cells {full precision, quantized} x {c = 1, calibrated}: same prompts, same noise, measured alike."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from qsched_edge.evaluate.classifier import Classifier
+from qsched_edge.jaq.loss import Judge
+from qsched_runtime import Coefficients, Sampler
+from qsched_runtime.image import to_uint8
+
+BATCH = 16
+REPORT_SEEDS = 2_000_000  # the report's noise starts here; neither fitting nor deciding has seen it
+METRICS = ("text_image", "quality", "top1", "top5")
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One cell's measurements: metrics float64 [prompts, seeds] each, features float32 [prompts, seeds, D],
+    pictures uint8 [shown, H, W, 3] of the first prompts at the first seed."""
+
+    metrics: dict[str, np.ndarray]
+    features: np.ndarray
+    pictures: np.ndarray
+
+    def save(self, path: Path) -> None:
+        np.savez_compressed(path, features=self.features, pictures=self.pictures, **self.metrics)
+
+    @classmethod
+    def load(cls, path: Path) -> Cell:
+        with np.load(path, allow_pickle=False) as stored:
+            return cls({m: stored[m] for m in METRICS}, stored["features"], stored["pictures"])
+
+
+def measure(
+    sampler: Sampler,
+    coefficients: Coefficients,
+    judges: tuple[Judge, Classifier],
+    prompts: Sequence[str],
+    seeds: int,
+    shown: int,
+    advance: Callable[[int], None],
+) -> Cell:
+    """Draw every prompt with every seed and measure the pictures."""
+    judge, classifier = judges
+    jobs = [(p, s) for p in range(len(prompts)) for s in range(seeds)]
+    rows: dict[str, list[np.ndarray]] = {name: [] for name in (*METRICS, "features", "pictures")}
+    for start in range(0, len(jobs), BATCH):
+        some = jobs[start : start + BATCH]
+        texts = [prompts[p] for p, _ in some]
+        noise = [REPORT_SEEDS + s * 10_000 + p for p, s in some]
+        images = sampler.decode(sampler(texts, seed=noise, coefficients=coefficients).latents)
+        scores, (ranking, features) = judge.scores(images, texts), classifier(images)
+        labels = np.array([classifier.label_of(text) for text in texts])
+        rows["text_image"].append(scores.text_image)
+        rows["quality"].append(scores.quality)
+        rows["top1"].append((ranking[:, 0] == labels).astype(float))
+        rows["top5"].append((ranking[:, :5] == labels[:, None]).any(axis=1).astype(float))
+        rows["features"].append(features)
+        first = [i for i, (p, s) in enumerate(some) if s == 0 and p < shown]
+        rows["pictures"].append(to_uint8(images[first]))
+        advance(len(some))
+    table = {name: np.concatenate(parts) for name, parts in rows.items()}
+    shape = (len(prompts), seeds)
+    return Cell(
+        {m: table[m].reshape(shape) for m in METRICS}, table["features"].reshape(*shape, -1), table["pictures"]
+    )  # fmt: skip

@@ -1,0 +1,54 @@
+"""The report as one self-contained HTML page."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping, Sequence
+from importlib.resources import files
+from typing import Any
+
+import numpy as np
+
+from qsched_runtime import png_bytes
+
+LABELS = {
+    "top1": ("Concept accuracy, top 1", "{:.1%}", "{:+.1%}"),
+    "top5": ("Concept accuracy, top 5", "{:.1%}", "{:+.1%}"),
+    "frechet": ("Fréchet distance (less is better)", "{:.2f}", "{:+.2f}"),
+    "text_image": ("TC, text-image similarity", "{:.4f}", "{:+.4f}"),
+    "quality": ("IQ, image quality", "{:.4f}", "{:+.4f}"),
+}
+
+
+def data_uri(picture: np.ndarray) -> str:
+    """uint8 [H, W, 3] -> a PNG in a data: address."""
+    return "data:image/png;base64," + base64.b64encode(png_bytes(picture)).decode()
+
+
+def interval_text(difference: Mapping[str, float], form: str) -> str:
+    low, high = form.format(difference["low"]), form.format(difference["high"])
+    return f"{form.format(difference['estimate'])} [{low}, {high}]"
+
+
+def page(report: Mapping[str, Any], prompts: Sequence[str], pictures: Mapping[str, np.ndarray]) -> str:
+    """HTML text; `pictures` holds uint8 [shown, H, W, 3] for each cell, of the first prompts."""
+    from jinja2 import Environment, StrictUndefined
+
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    template = environment.from_string(files("qsched_edge.evaluate").joinpath("report.html.j2").read_text("utf-8"))
+    metrics = [
+        {
+            "title": title,
+            "values": [form.format(cell[name]) for cell in report["cells"].values()],
+            "differences": [
+                interval_text(report["differences"][cell][name], signed) if cell in report["differences"] else ""
+                for cell in report["cells"]
+            ],
+        }
+        for name, (title, form, signed) in LABELS.items()
+    ]
+    shown = [
+        {"prompt": prompt, "pictures": [data_uri(p[i]) for p in pictures.values()]}
+        for i, prompt in enumerate(prompts[: min(len(p) for p in pictures.values())])
+    ]
+    return template.render(report=report, cells=list(report["cells"]), metrics=metrics, shown=shown)
