@@ -1,4 +1,4 @@
-"""Finds the data folders `export/` and `calib_prompts/`: the checkout's own when there is one, else the wheel's copy."""
+"""Finds the data folders `export/` and `calib_prompts/`: the checkout's own if there is one, else the wheel's copy."""
 
 from __future__ import annotations
 

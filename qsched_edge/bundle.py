@@ -10,15 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from qsched_runtime import Coefficients, Sampler, ScheduleTable
+from qsched_runtime import manifest as manifests
+from qsched_runtime.manifest import FORMAT, NAME, VERSION, BundleFile, Manifest, sha256
+from qsched_runtime.noise import ALGORITHM, TorchNoise
 
 from qsched_edge.errors import BundleError, ScheduleError
 from qsched_edge.pipelines.layout import Layout
 from qsched_edge.schedule import fingerprint, table_to_json
 from qsched_edge.staging import write_json
-from qsched_runtime import Coefficients, Sampler, ScheduleTable
-from qsched_runtime import manifest as manifests
-from qsched_runtime.manifest import FORMAT, NAME, VERSION, BundleFile, Manifest, sha256
-from qsched_runtime.noise import ALGORITHM, TorchNoise
 
 GOLDEN = "selftest/golden.json"
 
@@ -87,7 +87,11 @@ def schedule_json(table: ScheduleTable, coefficients: Coefficients) -> dict[str,
 def columns(folded: np.ndarray) -> list[Any]:
     """float32 [steps, 1 or channels, 1, 1] -> JSON numbers, [steps] or [steps, channels]."""
     flat = folded[:, :, 0, 0]
-    return [json.loads(str(v)) for v in flat[:, 0]] if flat.shape[1] == 1 else [[json.loads(str(v)) for v in r] for r in flat]
+    return (
+        [json.loads(str(v)) for v in flat[:, 0]]
+        if flat.shape[1] == 1
+        else [[json.loads(str(v)) for v in r] for r in flat]
+    )
 
 
 def list_files(folder: Path) -> list[dict[str, Any]]:

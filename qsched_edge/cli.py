@@ -46,7 +46,13 @@ def models(as_json: Json = False) -> None:
 
     recipes = [read_recipe(path) for path in recipe_names().values()]
     rows = [
-        {"name": r.name, "title": r.title, "license": r.license, "steps": list(r.steps), "source": str(r.path(r.source))}
+        {
+            "name": r.name,
+            "title": r.title,
+            "license": r.license,
+            "steps": list(r.steps),
+            "source": str(r.path(r.source)),
+        }
         for r in recipes
     ]
     show(rows, as_json, "\n".join(f"{r['name']:20} {r['license']:14} {r['title']}" for r in rows))
@@ -72,8 +78,9 @@ def export(
     target = output or Path(f"{spec.recipe.name}-w{bits}")
     stage = load("qsched_edge.export", "export")
     stage.export(spec, stage.ExportSettings(bits, method), target, force, quiet)
-    from qsched_edge.bundle import bundle_bytes
     from qsched_runtime import manifest
+
+    from qsched_edge.bundle import bundle_bytes
 
     print(f"{target}: {bundle_bytes(manifest.read(target)):,} bytes")
 
@@ -142,8 +149,9 @@ def run(
     force: Force = False,
 ) -> None:
     """Draw a picture with the shipped runtime."""
-    from qsched_edge.staging import refuse_existing, write_bytes
     from qsched_runtime import Sampler, png_bytes
+
+    from qsched_edge.staging import refuse_existing, write_bytes
 
     names = [output] if len(prompt) == 1 else [output.with_stem(f"{output.stem}-{i}") for i in range(len(prompt))]
     for name in names:

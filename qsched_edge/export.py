@@ -7,10 +7,14 @@ import shutil
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from math import prod
 from pathlib import Path
 from typing import Any
+
+from qsched_runtime import Sampler
+from qsched_runtime.manifest import NAME, sha256
 
 from qsched_edge import bundle, progress, torchvision_schema
 from qsched_edge.pipelines import ComponentPlan, Layout, layout_of
@@ -19,8 +23,6 @@ from qsched_edge.recipes import ModelSpec, read_json
 from qsched_edge.schedule import probe
 from qsched_edge.staging import Staging, write_json, write_text
 from qsched_edge.weights import Weights, weight_files
-from qsched_runtime import Sampler
-from qsched_runtime.manifest import NAME, sha256
 
 LAYERS = "quantization.json"
 PACKAGES = ("qsched-edge", "torch", "diffusers", "transformers", "onnx", "onnxruntime", "neural-compressor")
@@ -37,16 +39,18 @@ class ExportSettings:
 def export(spec: ModelSpec, settings: ExportSettings, output: Path, force: bool = False, quiet: bool = False) -> Path:
     """Write the bundle of `spec` to `output` with all coefficients one; finished components survive an interruption."""
     layout = layout_of(spec)
-    sources = {f"{c.source}/{f.name}": sha256(f) for c in layout.components for f in weight_files(spec.folder / c.source)}
+    sources = {
+        f"{c.source}/{f.name}": sha256(f) for c in layout.components for f in weight_files(spec.folder / c.source)
+    }
     arguments = {"recipe": repr(spec.recipe), "settings": repr(settings), "sources": sources, "versions": versions()}
     with Staging(output, arguments, force) as staging:
         for plan in layout.components:
-            staging.part(plan.name, lambda folder, plan=plan: write_component(spec, plan, settings, folder, quiet))
+            staging.part(plan.name, partial(write_component, spec, plan, settings, quiet))
         finish(spec, settings, layout, staging.folder, sources)
     return output
 
 
-def write_component(spec: ModelSpec, plan: ComponentPlan, settings: ExportSettings, folder: Path, quiet: bool) -> None:
+def write_component(spec: ModelSpec, plan: ComponentPlan, settings: ExportSettings, quiet: bool, folder: Path) -> None:
     """model.onnx, model.onnx_data, config.json and a report of the precisions in `folder`."""
     captured = plan.capture()
     with Weights(weight_files(spec.folder / plan.source), plan.prefix) as weights:
@@ -73,9 +77,7 @@ def precision_of(layers: list[Layer]) -> str:
     return counts.most_common(1)[0][0]
 
 
-def finish(
-    spec: ModelSpec, settings: ExportSettings, layout: Layout, folder: Path, sources: Mapping[str, str]
-) -> None:
+def finish(spec: ModelSpec, settings: ExportSettings, layout: Layout, folder: Path, sources: Mapping[str, str]) -> None:
     """Everything but the graphs: tokenizers, schedules, licences, card, self-test and, last, qsched.json."""
     reports = {c.name: read_json(folder / c.name / LAYERS) for c in layout.components}
     tokenizers = {name: write_tokenizer(spec.folder / name, folder / name) for name in layout.tokenizers}
@@ -164,7 +166,8 @@ tags: [onnx, onnxruntime, int4, qsched]
 ---
 # {spec.recipe.title}
 
-A qsched-edge bundle, exported at {settings.bits} bits (method {settings.method}, groups of at most {spec.recipe.group_size}).
+A qsched-edge bundle, exported at {settings.bits} bits
+(method {settings.method}, groups of at most {spec.recipe.group_size}).
 
 | component | precision |
 |---|---|

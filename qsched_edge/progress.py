@@ -17,4 +17,8 @@ def bar(title: str, total: int, unit: str, quiet: bool = False) -> Iterator[Call
         mininterval=0.2 if sys.stderr.isatty() else 30.0, dynamic_ncols=True,
     )  # fmt: skip
     with shown:
-        yield lambda n=1: shown.update(n)
+
+        def advance(n: int) -> None:
+            shown.update(n)
+
+        yield advance

@@ -1,4 +1,4 @@
-"""A recipe name, a recipe file or a diffusers folder -> ModelSpec: which checkpoint, how it is sampled and quantized."""
+"""A recipe name, a recipe file or a diffusers folder -> ModelSpec: which checkpoint, how sampled and quantized."""
 
 from __future__ import annotations
 
@@ -123,14 +123,21 @@ def resolve(model: str) -> ModelSpec:
 def folder_recipe(path: Path) -> Recipe:
     """What can be known of a folder without a recipe: its name; four steps, no guidance."""
     return Recipe(
-        name=path.resolve().name, title=path.name, source=str(path.resolve()), license="unknown", steps=(4,), guidance=0.0
+        name=path.resolve().name,
+        title=path.name,
+        source=str(path.resolve()),
+        license="unknown",
+        steps=(4,),
+        guidance=0.0,
     )
 
 
 def spec(recipe: Recipe) -> ModelSpec:
     folder = recipe.path(recipe.source)
     if not folder.is_dir():
-        raise RecipeError(f"{recipe.name}: {folder} does not exist; this model ships with the repository, not with the wheel")
+        raise RecipeError(
+            f"{recipe.name}: {folder} does not exist; this model ships with the repository, not with the wheel"
+        )
     index = folder / "model_index.json"
     if not index.is_file():
         raise RecipeError(f"{folder} is no diffusers folder: it has no model_index.json")

@@ -9,11 +9,11 @@ import json
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from qsched_runtime.noise import TorchNoise
+from qsched_runtime.schedule import ScheduleTable
 
 from qsched_edge import torchvision_schema
 from qsched_edge.errors import ScheduleError, unknown_name
-from qsched_runtime.noise import TorchNoise
-from qsched_runtime.schedule import ScheduleTable
 
 if TYPE_CHECKING:
     import torch
@@ -46,7 +46,7 @@ def probe(config: dict[str, Any], steps: int) -> ScheduleTable:
     scheduler = load_scheduler(config)
     scheduler.set_timesteps(steps)
     rows = [probe_step(scheduler, t) for t in scheduler.timesteps]
-    c_in, a, b, c = np.array([row for row in rows], np.float64).T
+    c_in, a, b, c = np.array(rows, np.float64).T
     timesteps = scheduler.timesteps.double().numpy()
     return ScheduleTable(timesteps, c_in, a, b, c, init_noise_sigma=float(getattr(scheduler, "init_noise_sigma", 1.0)))
 
@@ -95,7 +95,9 @@ def scaled_input(scheduler: Any, x: torch.Tensor, t: torch.Tensor) -> torch.Tens
 def nonlinear_settings(config: dict[str, Any]) -> str:
     """What to turn off, by name."""
     suspects = [k for k in ("thresholding", "clip_sample", "stochastic_sampling") if config.get(k)]
-    return f"turn off {', '.join(suspects)}" if suspects else "its settings make it depend on earlier steps or clip values"
+    return (
+        f"turn off {', '.join(suspects)}" if suspects else "its settings make it depend on earlier steps or clip values"
+    )
 
 
 def fingerprint(table: ScheduleTable) -> str:

@@ -62,7 +62,9 @@ class Weights(Mapping[str, np.ndarray]):
         for key in (name, self.prefix + name):
             if key in self._shards:
                 return key
-        raise WeightsError(f"no tensor {name!r} in {', '.join(f.name for f in self.files)}: the files do not fit the configuration")
+        raise WeightsError(
+            f"no tensor {name!r} in {', '.join(f.name for f in self.files)}: the files do not fit the configuration"
+        )
 
 
 def weight_files(folder: Path) -> list[Path]:

@@ -1,4 +1,4 @@
-"""The 4-step student: latent consistency distillation (arXiv 2310.04378) of the teacher: `python -m training.student`."""
+"""The 4-step student, distilled by latent consistency (arXiv 2310.04378): `python -m training.student`."""
 
 from __future__ import annotations
 

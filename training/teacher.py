@@ -15,9 +15,13 @@ SETTINGS = Settings("teacher", steps=9000, learning_rate=6e-4, warmup=300, coold
 BATCH = 64
 EMPTY_SHARE = 0.1
 WIDTH = 192
-SCHEDULE = dict(
-    beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", prediction_type="v_prediction", clip_sample=False
-)
+SCHEDULE = {
+    "beta_start": 0.00085,
+    "beta_end": 0.012,
+    "beta_schedule": "scaled_linear",
+    "prediction_type": "v_prediction",
+    "clip_sample": False,
+}
 
 
 def build_unet(time_cond_proj_dim: int | None = None) -> UNet2DConditionModel:

@@ -1,4 +1,4 @@
-"""Our search: ascend JAQ's gradient, carried through the torch decoder and the linear schedule to each step's c_x, c_eps.
+"""Our search: ascend JAQ's gradient, carried through the torch decoder and the linear schedule to c_x, c_eps.
 
 The network outputs are those of the quantized ONNX graph and count as constants: its own Jacobian is left out, so the
 gradient is a surrogate (exact for the last step), and every iterate is judged by its true score.
@@ -6,13 +6,15 @@ gradient is a surrogate (exact for the last step), and every iterate is judged b
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from qsched_runtime import Coefficients, ScheduleTable, Step
+from qsched_runtime.manifest import LatentSpec
+from qsched_runtime.schedule import update
 
 from qsched_edge.calibrate.search import Problem, Proposal, key_of
-from qsched_runtime import Coefficients, ScheduleTable, Step
-from qsched_runtime.schedule import update
 
 if TYPE_CHECKING:
     import torch
@@ -44,11 +46,13 @@ def search(problem: Problem) -> Proposal:
 def recalled_gradient(problem: Problem, decoder: Decoder, candidate: Coefficients) -> tuple[float, np.ndarray]:
     """(mean JAQ, its gradient [2, steps]) over the fitting prompts, from the journal where it has them."""
 
-    def compute() -> list:
-        parts = [batch_gradient(problem, decoder, list(problem.objective.trajectory(b, candidate)), b.prompts, candidate)
-                 for b in problem.objective.batches]  # fmt: skip
-        count = sum(len(b.prompts) for b in problem.objective.batches)
-        return [sum(s for s, _ in parts) / count, (sum(g for _, g in parts) / count).tolist()]
+    def compute() -> list[Any]:
+        total, gradient, count = 0.0, np.zeros((2, problem.steps)), 0
+        for batch in problem.objective.batches:
+            steps = list(problem.objective.trajectory(batch, candidate))
+            jaq, part = batch_gradient(problem, decoder, steps, batch.prompts, candidate)
+            total, gradient, count = total + jaq, gradient + part, count + len(batch.prompts)
+        return [total / count, (gradient / count).tolist()]
 
     score, gradient = problem.journal.recall(["gradient", key_of(candidate)], compute)
     return score, np.array(gradient)
@@ -83,7 +87,7 @@ def replay(table: ScheduleTable, steps: list[Step], theta: torch.Tensor) -> torc
 class Decoder:
     """The model's own decoder in torch, full precision: latents [B, C, h, w] -> pictures in 0..1."""
 
-    def __init__(self, folder, latents) -> None:  # type: ignore[no-untyped-def]
+    def __init__(self, folder: Path, latents: LatentSpec) -> None:
         from qsched_edge import torchvision_schema
 
         torchvision_schema.declare()

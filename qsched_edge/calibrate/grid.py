@@ -5,9 +5,9 @@ from __future__ import annotations
 from itertools import product
 
 import numpy as np
+from qsched_runtime import Coefficients
 
 from qsched_edge.calibrate.search import Problem, Proposal
-from qsched_runtime import Coefficients
 
 LOW, HIGH = 0.8, 1.2  # the box of the reference code's script for SDXL-Turbo
 
@@ -20,9 +20,7 @@ def ramp(first: float, steps: int) -> np.ndarray:
 def search(problem: Problem) -> Proposal:
     """Score every point of the `points` x `points` grid (identity is one of them when `points` is odd)."""
     axis = np.linspace(LOW, HIGH, problem.points)
-    candidates = [
-        Coefficients(ramp(s, problem.steps), ramp(m, problem.steps)) for s, m in product(axis, axis)
-    ]
+    candidates = [Coefficients(ramp(s, problem.steps), ramp(m, problem.steps)) for s, m in product(axis, axis)]
     scores = []
     with problem.progress("grid", len(candidates)) as advance:
         for candidate in candidates:

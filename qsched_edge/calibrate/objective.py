@@ -1,4 +1,4 @@
-"""The objective: coefficients -> JAQ of the pictures that the shipped sampler draws with them on the quantized graph."""
+"""The objective: coefficients -> JAQ terms of the pictures that the shipped sampler draws with them."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-
-from qsched_edge.jaq.loss import Judge, Scores
 from qsched_runtime import Coefficients, Sampler, Step
 from qsched_runtime.noise import TorchNoise
 from qsched_runtime.sampler import Feeds
+
+from qsched_edge.jaq.loss import Judge, Scores
 
 BATCH = 16
 

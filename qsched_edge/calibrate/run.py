@@ -7,6 +7,9 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from qsched_runtime import Coefficients, Sampler
+from qsched_runtime import manifest as manifests
+
 from qsched_edge import bundle as bundles
 from qsched_edge.calibrate.journal import Journal
 from qsched_edge.calibrate.objective import Objective
@@ -17,8 +20,6 @@ from qsched_edge.jaq.clip import ClipModel
 from qsched_edge.jaq.loss import JAQ, Judge
 from qsched_edge.prompts import PromptSet, read_prompts
 from qsched_edge.recipes import ModelSpec, Recipe, resolve
-from qsched_runtime import Coefficients, Sampler
-from qsched_runtime import manifest as manifests
 
 SEARCHES = {
     "grid": "qsched_edge.calibrate.grid:search",
@@ -70,8 +71,8 @@ class Result:
     def table(self) -> str:
         rows = ["search     held-out JAQ gain   95 % interval       passes"]
         for c in self.record["candidates"]:
-            gain = c["heldout_gain"]
-            rows.append(f"{c['search']:10} {gain['estimate']:+.3f}              [{gain['low']:+.3f}, {gain['high']:+.3f}]   {c['passes']}")
+            gain, low, high = (c["heldout_gain"][key] for key in ("estimate", "low", "high"))
+            rows.append(f"{c['search']:10} {gain:+.3f}              [{low:+.3f}, {high:+.3f}]   {c['passes']}")
         c_x, c_eps = (" ".join(f"{v:.4f}" for v in self.record[n]) for n in ("c_x", "c_eps"))
         return "\n".join([*rows, f"shipped: {self.record['shipped']}   c_x {c_x}   c_eps {c_eps}"])
 
@@ -100,7 +101,11 @@ def calibrate(
     problem = Problem(objective, jaq, journal, spec.folder, settings.points, settings.iterations, quiet)
     proposals = [function_of(name)(problem) for name in settings.searches]
     verdicts = judge_proposals(
-        proposals, Objective(sampler, judge, held, HELDOUT_SEEDS + settings.seed * 10_000, steps), jaq, journal, settings.seed
+        proposals,
+        Objective(sampler, judge, held, HELDOUT_SEEDS + settings.seed * 10_000, steps),
+        jaq,
+        journal,
+        settings.seed,
     )
     chosen = choose(verdicts, ones)
     record = make_record(settings, manifest, verdicts, chosen, (fit_set, heldout_set), jaq, spec)

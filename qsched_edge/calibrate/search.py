@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+from qsched_runtime import Coefficients
 
 from qsched_edge.calibrate.journal import Journal
 from qsched_edge.calibrate.objective import Objective
 from qsched_edge.jaq.loss import JAQ, Scores
-from qsched_runtime import Coefficients
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ class Problem:
     objective: Objective
     jaq: JAQ
     journal: Journal
-    source: Any  # the diffusers folder, for its differentiable decoder
+    source: Path  # the diffusers folder, for its differentiable decoder
     points: int
     iterations: int
     quiet: bool

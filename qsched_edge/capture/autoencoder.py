@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from qsched_edge.capture.graph import BATCH, Axis, Captured, Port, capture
+
+if TYPE_CHECKING:
+    import torch
 
 
 def pixels_per_latent(config: dict[str, Any]) -> int:
@@ -18,7 +21,7 @@ def capture_decoder(config: dict[str, Any]) -> Captured:
     return capture(lambda: wrapped(config), [latents], ["sample"])
 
 
-def wrapped(config: dict[str, Any]):
+def wrapped(config: dict[str, Any]) -> torch.nn.Module:
     import torch
     from diffusers import AutoencoderKL
 
@@ -27,7 +30,7 @@ def wrapped(config: dict[str, Any]):
             super().__init__()
             self.network = AutoencoderKL.from_config(config)
 
-        def forward(self, latent_sample):
+        def forward(self, latent_sample: torch.Tensor) -> torch.Tensor:
             return self.network.decode(latent_sample, return_dict=False)[0]
 
     return Decoder()

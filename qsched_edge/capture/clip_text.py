@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from qsched_edge.capture.graph import BATCH, Captured, Port, capture
+
+if TYPE_CHECKING:
+    import torch
 
 
 def capture_clip_text(config: dict[str, Any], sequence_length: int) -> Captured:
@@ -13,7 +16,7 @@ def capture_clip_text(config: dict[str, Any], sequence_length: int) -> Captured:
     return capture(lambda: wrapped(config), inputs, ["last_hidden_state", "pooler_output"])
 
 
-def wrapped(config: dict[str, Any]):
+def wrapped(config: dict[str, Any]) -> torch.nn.Module:
     import torch
     from transformers import CLIPTextConfig, CLIPTextModel
 
@@ -22,7 +25,7 @@ def wrapped(config: dict[str, Any]):
             super().__init__()
             self.network = CLIPTextModel(CLIPTextConfig.from_dict(config))
 
-        def forward(self, input_ids):
+        def forward(self, input_ids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
             positions = torch.arange(input_ids.shape[1])[None]  # the model's own are a buffer no checkpoint holds
             encoded = self.network(input_ids, position_ids=positions)
             return encoded.last_hidden_state, encoded.pooler_output

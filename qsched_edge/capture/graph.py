@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -86,7 +86,9 @@ def capture(build: Callable[[], torch.nn.Module], inputs: Sequence[Port], output
             )
         except Exception as error:  # torch.export and its converter raise from a dozen unrelated classes
             name = type(module.network).__name__
-            raise CaptureError(f"{name} cannot be captured: {str(error).splitlines()[0]}; use --debug for all") from error
+            raise CaptureError(
+                f"{name} cannot be captured: {str(error).splitlines()[0]}; use --debug for all"
+            ) from error
     assert exported is not None
     return Captured(tidy(exported.model), tuple(port.name for port in inputs), tuple(outputs))
 
@@ -97,7 +99,11 @@ def dynamic_shapes(inputs: Sequence[Port]) -> tuple[Mapping[int, Any], ...]:
     # diffusers branches on a batch of 64 and more; below that one graph serves all
     axes = {a.name: Dim(a.name, max=63 if a is BATCH else 4096) for p in inputs for a in p.shape if isinstance(a, Axis)}
     return tuple(
-        {i: a.multiple * axes[a.name] if a.multiple > 1 else axes[a.name] for i, a in enumerate(p.shape) if isinstance(a, Axis)}
+        {
+            i: a.multiple * axes[a.name] if a.multiple > 1 else axes[a.name]
+            for i, a in enumerate(p.shape)
+            if isinstance(a, Axis)
+        }
         for p in inputs
     )
 
@@ -123,7 +129,7 @@ def tidy(model: ir.Model) -> ir.Model:
 
 
 @contextmanager
-def quiet():
+def quiet() -> Iterator[None]:
     """The exporter's progress notes and deprecation notices are not the user's."""
     loggers = [logging.getLogger(n) for n in ("onnx_ir", "onnxscript", "torch.onnx", "torch.export", "torch.fx")]
     levels = [log.level for log in loggers]

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from qsched_edge.capture.graph import BATCH, Axis, Captured, Port, capture
+
+if TYPE_CHECKING:
+    import torch
 
 
 def multiple_of(config: dict[str, Any]) -> int:
@@ -27,7 +30,7 @@ def capture_unet(config: dict[str, Any], sequence_length: int) -> Captured:
     return capture(lambda: wrapped(config), inputs, ["out_sample"])
 
 
-def wrapped(config: dict[str, Any]):
+def wrapped(config: dict[str, Any]) -> torch.nn.Module:
     import torch
     from diffusers import UNet2DConditionModel
 
@@ -36,7 +39,15 @@ def wrapped(config: dict[str, Any]):
             super().__init__()
             self.network = UNet2DConditionModel.from_config(config)
 
-        def forward(self, sample, timestep, encoder_hidden_states, timestep_cond=None):
-            return self.network(sample, timestep, encoder_hidden_states, timestep_cond=timestep_cond, return_dict=False)[0]
+        def forward(
+            self,
+            sample: torch.Tensor,
+            timestep: torch.Tensor,
+            encoder_hidden_states: torch.Tensor,
+            timestep_cond: torch.Tensor | None = None,
+        ) -> torch.Tensor:
+            return self.network(
+                sample, timestep, encoder_hidden_states, timestep_cond=timestep_cond, return_dict=False
+            )[0]
 
     return Denoiser()

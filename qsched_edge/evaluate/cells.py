@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from qsched_runtime import Coefficients, Sampler
+from qsched_runtime.image import to_uint8
 
 from qsched_edge.evaluate.classifier import Classifier
 from qsched_edge.jaq.loss import Judge
-from qsched_runtime import Coefficients, Sampler
-from qsched_runtime.image import to_uint8
 
 BATCH = 16
 REPORT_SEEDS = 2_000_000  # the report's noise starts here; neither fitting nor deciding has seen it

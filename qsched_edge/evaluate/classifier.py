@@ -12,12 +12,14 @@ from qsched_edge.evaluate.frechet import Frechet, Gaussian
 
 
 class Classifier:
-    """A transformers ResNet classifier in `folder`, with frechet.safetensors (statistics of real pictures) beside it."""
+    """A transformers ResNet classifier in `folder`, with frechet.safetensors (statistics of real pictures) in it."""
 
     def __init__(self, folder: Path) -> None:
         for name in ("config.json", "model.safetensors", "frechet.safetensors"):
             if not (folder / name).is_file():
-                raise MetricError(f"evaluator {folder} has no {name}: give the folder of a classifier with its statistics")
+                raise MetricError(
+                    f"evaluator {folder} has no {name}: give the folder of a classifier with its statistics"
+                )
         torchvision_schema.declare()
         import torch
         from safetensors.numpy import load_file
@@ -25,7 +27,7 @@ class Classifier:
 
         self.model = ResNetForImageClassification.from_pretrained(folder, local_files_only=True, dtype=torch.float32)
         self.model.eval().requires_grad_(False)
-        self.labels = {name: i for i, name in self.model.config.id2label.items()}
+        self.labels: dict[str, int] = {str(n): int(i) for i, n in (self.model.config.id2label or {}).items()}
         statistics = load_file(folder / "frechet.safetensors")
         self.frechet = Frechet(Gaussian(statistics["mean"], statistics["covariance"]))
 

@@ -8,7 +8,6 @@ from importlib.resources import files
 from typing import Any
 
 import numpy as np
-
 from qsched_runtime import png_bytes
 
 LABELS = {

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import statistics
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from qsched_runtime import Coefficients, Sampler
+from qsched_runtime import manifest as manifests
 
 from qsched_edge import bundle as bundles
 from qsched_edge import progress
@@ -18,15 +22,15 @@ from qsched_edge.evaluate.cells import METRICS, Cell, measure
 from qsched_edge.evaluate.classifier import Classifier
 from qsched_edge.evaluate.frechet import Frechet
 from qsched_edge.export import ExportSettings, export, versions
-from qsched_edge.intervals import Interval, interval
+from qsched_edge.intervals import Interval, interval, paired_difference
+from qsched_edge.jaq.loss import Judge
 from qsched_edge.prompts import read_prompts
 from qsched_edge.recipes import ModelSpec, resolve
 from qsched_edge.staging import Staging, refuse_existing, write_json, write_text
-from qsched_runtime import Coefficients, Sampler
-from qsched_runtime import manifest as manifests
 
 CELLS = ("full precision, c = 1", "full precision, calibrated", "quantized, c = 1", "quantized, calibrated")
 BASE = CELLS[2]  # differences are taken against the quantized model without coefficients
+CELL = "cell.npz"
 SHOWN = 12
 TIMED = 5
 FRECHET_RESAMPLES = 200
@@ -71,17 +75,14 @@ def evaluate(
     coefficients = {"c = 1": Coefficients.identity(steps), "calibrated": manifest.coefficients[steps]}
     arguments = {"settings": asdict(settings), "prompts": prompt_set.sha256, "manifest": manifest.raw}
     with Staging(output, arguments, force) as staging:
-        cells = {}
         with progress.bar("evaluate", 4 * settings.prompts * settings.seeds, "images", quiet) as advance:
-            for name in CELLS:
+            cells = {}
+            for i, name in enumerate(CELLS):
                 precision, kind = name.split(", ")
-                part = staging.part(
-                    f"cell-{CELLS.index(name)}",
-                    lambda part, p=precision, k=kind: measure(
-                        samplers[p], coefficients[k], judges, chosen, settings.seeds, SHOWN, advance
-                    ).save(part / "cell.npz"),
+                draw = partial(
+                    write_cell, samplers[precision], coefficients[kind], judges, chosen, settings.seeds, advance
                 )
-                cells[name] = Cell.load(part / "cell.npz")
+                cells[name] = Cell.load(staging.part(f"cell-{i}", draw) / CELL)
         report = {
             "bundle": manifest.name,
             "coefficients": {k: getattr(coefficients["calibrated"], k).tolist() for k in ("c_x", "c_eps")},
@@ -89,7 +90,9 @@ def evaluate(
             "prompts": {"file": prompt_set.path.name, "sha256": prompt_set.sha256, "count": len(chosen)},
             "seeds": settings.seeds,
             "cells": {name: summary(cell, judges[1].frechet) for name, cell in cells.items()},
-            "differences": {name: differences(cells[name], cells[BASE], judges[1].frechet) for name in CELLS if name != BASE},
+            "differences": {
+                name: differences(cells[name], cells[BASE], judges[1].frechet) for name in CELLS if name != BASE
+            },
             "sizes": sizes(spec, manifest),
             "seconds_per_image": seconds_per_image(samplers, folder, settings),
             "versions": versions(),
@@ -100,6 +103,18 @@ def evaluate(
         write_json(staging.folder / "report.json", report)
         staging.drop([f"cell-{i}" for i in range(len(CELLS))])
     return report
+
+
+def write_cell(
+    sampler: Sampler,
+    coefficients: Coefficients,
+    judges: tuple[Judge, Classifier],
+    prompts: Sequence[str],
+    seeds: int,
+    advance: Callable[[int], None],
+    folder: Path,
+) -> None:
+    measure(sampler, coefficients, judges, prompts, seeds, SHOWN, advance).save(folder / CELL)
 
 
 def classifier_of(spec: ModelSpec) -> Classifier:
@@ -114,7 +129,9 @@ def full_precision(spec: ModelSpec, quantized: manifests.Manifest, folder: Path,
         export(spec, ExportSettings(bits=32), folder, quiet=quiet)
     found, wanted = manifests.read(folder).raw["provenance"], quantized.raw["provenance"]
     if found["bits"] != 32 or found["sources"] != wanted["sources"]:
-        raise BundleError(f"{folder} is no 32-bit bundle of this model's weights: remove it or name another --reference")
+        raise BundleError(
+            f"{folder} is no 32-bit bundle of this model's weights: remove it or name another --reference"
+        )
     return folder
 
 
@@ -133,10 +150,12 @@ def differences(cell: Cell, base: Cell, frechet: Frechet) -> dict[str, dict[str,
     prompts = len(cell.features)
     found: dict[str, Interval] = {}
     for m in METRICS:
-        difference = cell.metrics[m] - base.metrics[m]
-        found[m] = interval(lambda rows, d=difference: float(d[rows].mean()), prompts, seed=0)
+        found[m] = paired_difference(cell.metrics[m], base.metrics[m], seed=0)
     found["frechet"] = interval(
-        lambda rows: frechet(flat(cell.features[rows])) - frechet(flat(base.features[rows])), prompts, 0, FRECHET_RESAMPLES
+        lambda rows: frechet(flat(cell.features[rows])) - frechet(flat(base.features[rows])),
+        prompts,
+        0,
+        FRECHET_RESAMPLES,
     )
     return {name: asdict(value) for name, value in found.items()}
 
@@ -175,14 +194,15 @@ def text_table(report: dict[str, Any]) -> str:
     head = f"{'cell':28} {'top-1':>7} {'top-5':>7} {'Fréchet':>9} {'TC':>7} {'IQ':>7}"
     rows = [head, "-" * len(head)]
     for name, c in report["cells"].items():
-        rows.append(
-            f"{name:28} {c['top1']:7.1%} {c['top5']:7.1%} {c['frechet']:9.2f} {c['text_image']:7.4f} {c['quality']:7.4f}"
-        )
+        accuracy = f"{c['top1']:7.1%} {c['top5']:7.1%}"
+        rows.append(f"{name:28} {accuracy} {c['frechet']:9.2f} {c['text_image']:7.4f} {c['quality']:7.4f}")
     calibrated = report["differences"][CELLS[3]]
     d, f = calibrated["top5"], calibrated["frechet"]
     rows.append(f"calibration of the quantized model: top-5 {d['estimate']:+.1%} [{d['low']:+.1%}, {d['high']:+.1%}], "
                 f"Fréchet {f['estimate']:+.2f} [{f['low']:+.2f}, {f['high']:+.2f}] (95 % intervals)")  # fmt: skip
     backbone = next(iter(set(report["sizes"]["components"]) & {"unet", "transformer"}))
     ratio, whole = report["sizes"]["components"][backbone]["ratio"], report["sizes"]["bundle"]
-    rows.append(f"bytes: {backbone} {ratio:.2f} times smaller than FP16, bundle {whole['bytes']:,} = {whole['ratio']:.2f} times")
+    rows.append(
+        f"bytes: {backbone} {ratio:.2f} times smaller than FP16, bundle {whole['bytes']:,} = {whole['ratio']:.2f} times"
+    )
     return "\n".join(rows)

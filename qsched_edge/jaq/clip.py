@@ -7,10 +7,11 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from qsched_edge import torchvision_schema
-from qsched_edge.errors import MetricError
 from qsched_runtime.manifest import TokenizerSpec
 from qsched_runtime.tokenize import load_tokenizer
+
+from qsched_edge import torchvision_schema
+from qsched_edge.errors import MetricError
 
 if TYPE_CHECKING:
     import torch

@@ -6,8 +6,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from qsched_edge.capture.graph import Captured
 from qsched_runtime.manifest import Guidance, LatentSpec
+
+from qsched_edge.capture.graph import Captured
 
 
 @dataclass(frozen=True)

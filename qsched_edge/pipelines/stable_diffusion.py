@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from functools import partial
 
+from qsched_runtime.manifest import Guidance, LatentSpec
+
 from qsched_edge.capture import autoencoder, clip_text, unet
 from qsched_edge.errors import RecipeError
 from qsched_edge.pipelines.layout import ComponentPlan, Layout
 from qsched_edge.recipes import ModelSpec
-from qsched_runtime.manifest import Guidance, LatentSpec
 
 CLASSES = {"unet": "UNet2DConditionModel", "vae": "AutoencoderKL", "text_encoder": "CLIPTextModel"}
 

@@ -7,6 +7,7 @@ import types
 import warnings
 from collections.abc import Callable
 from functools import cache
+from typing import Any
 
 import numpy as np
 
@@ -22,11 +23,12 @@ def quant_tensor() -> Callable[..., tuple[np.ndarray, np.ndarray, np.ndarray]]:
     if not hasattr(onnx, "mapping"):
         from onnx import TensorProto, helper
 
-        shim = types.ModuleType("onnx.mapping")
-        types_known = [t for t in TensorProto.DataType.values() if t not in (0, 8)]
-        shim.TENSOR_TYPE_TO_NP_TYPE = {t: helper.tensor_dtype_to_np_dtype(t) for t in types_known}
-        shim.NP_TYPE_TO_TENSOR_TYPE = {v: k for k, v in shim.TENSOR_TYPE_TO_NP_TYPE.items()}
-        sys.modules["onnx.mapping"] = onnx.mapping = shim
+        numpy_types = {t: helper.tensor_dtype_to_np_dtype(t) for t in TensorProto.DataType.values() if t not in (0, 8)}
+        shim: Any = types.ModuleType("onnx.mapping")
+        shim.TENSOR_TYPE_TO_NP_TYPE = numpy_types
+        shim.NP_TYPE_TO_TENSOR_TYPE = {numpy_type: t for t, numpy_type in numpy_types.items()}
+        sys.modules["onnx.mapping"] = shim
+        vars(onnx)["mapping"] = shim
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")

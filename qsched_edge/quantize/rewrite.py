@@ -82,7 +82,7 @@ def name_axes(value: ir.Value) -> None:
 def kind_of(value: ir.Value) -> str:
     uses = value.uses()
     if len(uses) == 1:
-        node, index = uses[0]
+        ((node, index),) = uses
         if node.op_type == "Conv" and index == 1:
             return "conv"
         if node.op_type == "Gemm" and index == 1 and node.attributes["transB"].as_int() == 1:
@@ -96,13 +96,16 @@ def emit_linear(graph: ir.Graph, store: TensorStore, value: ir.Value, weight: np
     """x W^T (+ bias) as com.microsoft.MatMulNBits (+ Add)."""
     matrix = method(scheme.method)(weight, scheme)
     (use, _), *_ = value.uses()
+    name = str(value.name)
     consumers = [use] if use.op_type == "Gemm" else [n for n, _ in use.outputs[0].uses()]
-    packed, scale, zero = stored_linear(store, value.name, matrix, scheme)
+    packed, scale, zero = stored_linear(store, name, matrix, scheme)
     scale = widened(graph, scale, consumers[0])
     register(graph, packed, *([zero] if zero else []))
     for node in consumers:
         attributes = {"K": weight.shape[1], "N": weight.shape[0], "bits": matrix.bits, "block_size": matrix.group_size}
-        product = make_node("MatMulNBits", [node.inputs[0], packed, scale, *([zero] if zero else [])], attributes, CONTRIB)
+        product = make_node(
+            "MatMulNBits", [node.inputs[0], packed, scale, *([zero] if zero else [])], attributes, CONTRIB
+        )
         nodes = [product]
         if node.op_type == "Gemm" and len(node.inputs) > 2:
             nodes.append(make_node("Add", [product.outputs[0], node.inputs[2]]))
@@ -143,14 +146,14 @@ def emit_conv(graph: ir.Graph, store: TensorStore, value: ir.Value, weight: np.n
 def emit_float(graph: ir.Graph, store: TensorStore, value: ir.Value, weight: np.ndarray, scheme: Scheme) -> None:
     """float32 as it is, or float16 with a Cast that onnxruntime folds at load."""
     if scheme.weight_bits == 32 or weight.size < SMALL:
-        wide = store.add(value.name, weight.astype(np.float32))
+        wide = store.add(str(value.name), weight.astype(np.float32))
         register(graph, wide)
     else:
         half = weight.astype(np.float16)
         if not np.isfinite(half).all():
             raise QuantizeError(f"{value.name} exceeds float16's range: keep it in 32 bits in the recipe")
         first = min((n for n, _ in value.uses()), key=list(graph).index)
-        wide = widened(graph, store.add(value.name, half), first)
+        wide = widened(graph, store.add(str(value.name), half), first)
     value.replace_all_uses_with(wide)
 
 

@@ -40,7 +40,9 @@ class Scheme:
     def group_for(self, width: int) -> int:
         """The group size up to `group_size` that stores rows of `width` weights in the fewest bytes."""
         candidates = [g for g in GROUP_SIZES if g <= self.group_size]
-        return min(reversed(candidates), key=lambda g: -(-width // g) * (g * self.weight_bits / 8 + 2 + self.weight_bits / 8))
+        return min(
+            reversed(candidates), key=lambda g: -(-width // g) * (g * self.weight_bits / 8 + 2 + self.weight_bits / 8)
+        )
 
 
 @dataclass(frozen=True)

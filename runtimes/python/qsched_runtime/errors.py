@@ -1,9 +1,9 @@
 """The runtime's errors.
 
-    QSchedError                every error this project raises on purpose
-    ├── BundleError            the bundle's files or its qsched.json cannot be used
-    ├── RequestError           a prompt, seed, size, step count or guidance the bundle cannot serve
-    └── ProviderError          an execution provider is missing or refuses a graph
+QSchedError                every error this project raises on purpose
+├── BundleError            the bundle's files or its qsched.json cannot be used
+├── RequestError           a prompt, seed, size, step count or guidance the bundle cannot serve
+└── ProviderError          an execution provider is missing or refuses a graph
 """
 
 

@@ -98,7 +98,9 @@ def read(folder: Path) -> Manifest:
     if not path.is_file():
         raise BundleError(f"{folder} is not a bundle: it has no {NAME}; `qsched-edge export` makes one")
     if path.stat().st_size > LARGEST_MANIFEST:
-        raise BundleError(f"{path} is {path.stat().st_size} bytes, over the limit of {LARGEST_MANIFEST}: not a manifest")
+        raise BundleError(
+            f"{path} is {path.stat().st_size} bytes, over the limit of {LARGEST_MANIFEST}: not a manifest"
+        )
     try:
         raw = json.loads(path.read_text("utf-8"))
         found = (raw.get("format"), raw.get("version"))
@@ -136,8 +138,8 @@ def parse(raw: dict[str, Any]) -> Manifest:
 
 
 def table_from_json(s: dict[str, Any]) -> ScheduleTable:
-    columns = (s["timesteps"], s["c_in"], s["a"], s["b"], s["c"])
-    return ScheduleTable(*map(np.asarray, columns), init_noise_sigma=float(s["init_noise_sigma"]))
+    columns = {name: np.asarray(s[name]) for name in ("timesteps", "c_in", "a", "b", "c")}
+    return ScheduleTable(**columns, init_noise_sigma=float(s["init_noise_sigma"]))
 
 
 def inside(folder: Path, relative: str) -> Path:
@@ -162,7 +164,9 @@ def check_file(folder: Path, file: BundleFile) -> None:
         raise BundleError(f"{file.path} has {path.stat().st_size} bytes instead of {file.bytes}: copy the bundle again")
     digest = sha256(path)
     if digest != file.sha256:
-        raise BundleError(f"{file.path} has SHA-256 {digest[:12]}… instead of {file.sha256[:12]}…: copy the bundle again")
+        raise BundleError(
+            f"{file.path} has SHA-256 {digest[:12]}… instead of {file.sha256[:12]}…: copy the bundle again"
+        )
 
 
 def sha256(path: Path) -> str:

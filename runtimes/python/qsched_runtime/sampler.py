@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -43,7 +43,7 @@ class Output:
 class Sampler:
     """Draws pictures from a bundle: `Sampler.from_pretrained(folder)("a red apple", seed=42).images[0]`."""
 
-    def __init__(self, manifest: Manifest, graphs: dict[str, Callable[[Feeds], Feeds]], tokenizers: dict) -> None:
+    def __init__(self, manifest: Manifest, graphs: Mapping[str, Callable[[Feeds], Feeds]], tokenizers: dict) -> None:
         self.manifest, self.graphs, self.tokenizers = manifest, graphs, tokenizers
 
     @classmethod
@@ -170,7 +170,9 @@ class Sampler:
     ) -> Iterator[Step]:
         """Yield every step from latents `x` on; `streams` go on giving the noise."""
         for i in range(len(schedule.table)):
-            e = self.network_output(schedule.scale_model_input(x, i), schedule.table.timesteps[i], conditioning, guidance_scale)
+            e = self.network_output(
+                schedule.scale_model_input(x, i), schedule.table.timesteps[i], conditioning, guidance_scale
+            )
             z = draw(streams, x.shape) if schedule.draws_noise(i) else None
             x_next = schedule.step(x, e, z, i)
             yield Step(i, x, e, z, x_next)

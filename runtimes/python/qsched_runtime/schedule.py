@@ -63,9 +63,10 @@ class ScheduleTable:
         """Multiply the coefficients in; with all ones the table stays as it is, to the bit."""
         if len(coefficients.c_x) != len(self):
             raise BundleError(f"coefficients for {len(coefficients.c_x)} steps do not fit a schedule of {len(self)}")
-        return FoldedSchedule(self, *(per_channel(base, factor) for base, factor in (
-            (self.a, coefficients.c_x), (self.b, coefficients.c_eps)
-        )))
+        return FoldedSchedule(
+            self,
+            *(per_channel(base, factor) for base, factor in ((self.a, coefficients.c_x), (self.b, coefficients.c_eps))),
+        )
 
 
 def per_channel(base: np.ndarray, factor: np.ndarray) -> np.ndarray:

@@ -10,7 +10,12 @@ import onnxruntime as ort
 
 from qsched_runtime.errors import BundleError, ProviderError
 
-DTYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(int64)": np.int64, "tensor(int32)": np.int32}
+DTYPES = {
+    "tensor(float)": np.float32,
+    "tensor(float16)": np.float16,
+    "tensor(int64)": np.int64,
+    "tensor(int32)": np.int32,
+}
 
 
 def check_providers(providers: Sequence[str]) -> None:
@@ -47,10 +52,12 @@ class Graph:
             raise BundleError(f"onnxruntime cannot load {path}: {str(error).splitlines()[0]}") from error
         missing = [p for p in providers if p not in self.session.get_providers()]
         if missing:
-            raise ProviderError(f"{missing[0]} could not start for {path.parent.name}: see onnxruntime's log for the library it lacks")
+            raise ProviderError(
+                f"{missing[0]} could not start for {path.parent.name}: see onnxruntime's log for the library it lacks"
+            )
         self.inputs = {i.name: DTYPES[i.type] for i in self.session.get_inputs()}
         self.outputs = [o.name for o in self.session.get_outputs()]
 
     def __call__(self, feeds: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         cast = {name: np.ascontiguousarray(feeds[name], dtype) for name, dtype in self.inputs.items()}
-        return dict(zip(self.outputs, self.session.run(self.outputs, cast)))
+        return dict(zip(self.outputs, self.session.run(self.outputs, cast), strict=True))

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import json
 import unicodedata
+from collections.abc import Iterator
 from functools import lru_cache
+from itertools import pairwise
 from pathlib import Path
 
 from qsched_runtime.errors import BundleError
 from qsched_runtime.manifest import TokenizerSpec
 
 # Unicode White_Space: str.isspace() counts the separators U+001C..U+001F as well, a regex's \s does not.
-WHITE_SPACE = frozenset("\t\n\v\f\r \x85\xa0\u1680\u2028\u2029\u202f\u205f\u3000") | {chr(c) for c in range(0x2000, 0x200B)}
+WHITE_SPACE = frozenset("\t\n\v\f\r \x85\xa0\u1680\u2028\u2029\u202f\u205f\u3000") | {
+    chr(c) for c in range(0x2000, 0x200B)
+}
 CONTRACTIONS = ("'s", "'t", "'re", "'ve", "'m", "'ll", "'d")
 
 
@@ -32,7 +36,13 @@ class ClipTokenizer:
     """
 
     def __init__(
-        self, vocabulary: dict[str, int], merges: list[tuple[str, str]], length: int, bos_id: int, eos_id: int, pad_id: int
+        self,
+        vocabulary: dict[str, int],
+        merges: list[tuple[str, str]],
+        length: int,
+        bos_id: int,
+        eos_id: int,
+        pad_id: int,
     ) -> None:
         self.vocabulary, self.length = vocabulary, length
         self.bos_id, self.eos_id, self.pad_id = bos_id, eos_id, pad_id
@@ -45,7 +55,7 @@ class ClipTokenizer:
         ids = [self.bos_id, *ids, self.eos_id]
         return ids + [self.pad_id] * (self.length - len(ids))
 
-    def _split_special(self, prompt: str):
+    def _split_special(self, prompt: str) -> Iterator[list[int]]:
         """Special tokens written out in the prompt stand for themselves; the rest goes through BPE."""
         while prompt:
             found = [(prompt.find(t), t) for t in self.special if t in prompt]
@@ -63,7 +73,7 @@ class ClipTokenizer:
         parts = [ALPHABET[b] for b in word.encode()]
         parts[-1] += "</w>"
         while len(parts) > 1:
-            pairs = list(zip(parts, parts[1:]))
+            pairs = list(pairwise(parts))
             best = min(pairs, key=lambda pair: self.ranks.get(pair, len(self.ranks)))
             if best not in self.ranks:
                 break
@@ -119,7 +129,8 @@ def load_tokenizer(path: Path, spec: TokenizerSpec) -> ClipTokenizer:
         raise BundleError(f"tokenizer kind {spec.kind!r} is unknown to this runtime: use a newer one")
     try:
         model = json.loads(path.read_text("utf-8"))["model"]
-        merges = [tuple(m.split(" ")) if isinstance(m, str) else tuple(m) for m in model["merges"]]
+        pairs = (m.split(" ") if isinstance(m, str) else m for m in model["merges"])
+        merges = [(left, right) for left, right in pairs]
         return ClipTokenizer(model["vocab"], merges, spec.length, spec.bos_id, spec.eos_id, spec.pad_id)
     except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
         raise BundleError(f"{path} is not a CLIP tokenizer.json ({error!r}): make the bundle again") from error

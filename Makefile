@@ -1,0 +1,40 @@
+# make demo: the whole path on the embedded model; make test: the tests; make check: lint, types and tests.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: demo test check lint types install train clean
+
+install: $(READY)
+
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check "pip>=25.1" -c constraints.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --group dev -e ".[all]" -c constraints.txt
+	touch $@
+
+demo: $(READY)
+	$(BIN)/qsched-edge export --model emoji --bits 4 -o demo/emoji-w4 --force
+	$(BIN)/qsched-edge calibrate demo/emoji-w4
+	$(BIN)/qsched-edge evaluate demo/emoji-w4 -o demo/report --force
+	$(BIN)/qsched-edge run demo/emoji-w4 -p "a red apple, noto style" --seed 7 -o demo/apple.png --force
+
+test: $(READY)
+	$(BIN)/python -m pytest
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(READY)
+	$(BIN)/mypy
+
+check: lint types test
+
+train: $(READY)
+	$(BIN)/python -m pip install --quiet --group train -c constraints.txt
+	$(BIN)/python -m training
+
+clean:
+	rm -rf $(VENV) demo dist build

@@ -1,0 +1,106 @@
+"""Shared fixtures: a random miniature of the real pipeline class, saved by diffusers and exported by our own command."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from qsched_edge import torchvision_schema
+
+torchvision_schema.declare()
+
+ROOT = Path(__file__).parent.parent
+TOKENIZER = ROOT / "models/emoji/tokenizer"
+
+
+def cli(*arguments: object, timeout: int = 600) -> subprocess.CompletedProcess[str]:
+    """Run the command line in a process of its own."""
+    command = [sys.executable, "-m", "qsched_edge", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=timeout, check=False, cwd=ROOT)
+
+
+@pytest.fixture(scope="session")
+def miniature(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A diffusers folder with random weights: LatentConsistencyModelPipeline, 16 x 16 pixels."""
+    import torch
+    from diffusers import AutoencoderKL, LatentConsistencyModelPipeline, LCMScheduler, UNet2DConditionModel
+    from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+
+    torch.manual_seed(0)
+    tokenizer = CLIPTokenizer.from_pretrained(TOKENIZER)
+    text_config = CLIPTextConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        max_position_embeddings=tokenizer.model_max_length,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+    )
+    unet = UNet2DConditionModel(
+        sample_size=8,
+        block_out_channels=(32, 64),
+        layers_per_block=1,
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+        cross_attention_dim=32,
+        attention_head_dim=2,
+        time_cond_proj_dim=16,
+    )
+    vae = AutoencoderKL(
+        block_out_channels=(32, 32),
+        down_block_types=("DownEncoderBlock2D",) * 2,
+        up_block_types=("UpDecoderBlock2D",) * 2,
+        layers_per_block=1,
+        latent_channels=4,
+        norm_num_groups=8,
+        sample_size=16,
+    )
+    scheduler = LCMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear")
+    pipeline = LatentConsistencyModelPipeline(
+        vae, CLIPTextModel(text_config), tokenizer, unet, scheduler, None, None, requires_safety_checker=False
+    )
+    folder = tmp_path_factory.mktemp("models") / "miniature"
+    pipeline.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def recipe(miniature: Path) -> Path:
+    """A recipe of the miniature that borrows the emoji model's judges and prompts."""
+    path = miniature.parent / "mini.toml"
+    path.write_text(
+        f"""title = "Miniature"
+source = "miniature"
+license = "CC0-1.0"
+steps = [4, 2]
+guidance = 2.0
+group_size = 32
+prompts = "{ROOT}/calib_prompts/emoji.txt"
+heldout = "{ROOT}/calib_prompts/emoji-heldout.txt"
+scorer = "{ROOT}/models/emoji-scorer"
+quality_prompts = ["a clean drawing of {{prompt}}", "a corrupted drawing of {{prompt}}"]
+evaluator = "{ROOT}/models/emoji-evaluator"
+
+[keep]
+"unet.conv_out.*" = 16
+"""
+    )
+    return path
+
+
+@pytest.fixture(scope="session")
+def bundles(recipe: Path) -> dict[int, Path]:
+    """The miniature exported at 32 and 4 bits."""
+    from qsched_edge.export import ExportSettings, export
+    from qsched_edge.recipes import resolve
+
+    spec = resolve(str(recipe))
+    return {
+        bits: export(spec, ExportSettings(bits), recipe.parent / f"mini-w{bits}", force=True, quiet=True)
+        for bits in (32, 4)
+    }

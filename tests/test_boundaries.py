@@ -1,0 +1,73 @@
+"""Who may import whom, and how light the light things are."""
+
+import ast
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import ROOT
+
+RUNTIME = ROOT / "runtimes/python/qsched_runtime"
+HEAVY = ("torch", "diffusers", "transformers", "onnx", "neural_compressor", "open_clip", "torchvision", "typer")
+STAGES = ("cli", "export", "calibrate", "evaluate", "bundle")
+
+
+def loaded_after(code: str) -> set[str]:
+    listing = f"{code}\nimport sys\nprint('\\n'.join(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", listing], capture_output=True, text=True, check=True, cwd=ROOT)
+    return {name.split(".")[0] for name in done.stdout.split()}
+
+
+def test_runtime_imports_numpy_onnxruntime_and_the_standard_library_only() -> None:
+    before = loaded_after("")
+    added = loaded_after("import qsched_runtime") - before
+    foreign = {n for n in added if n not in sys.stdlib_module_names and not n.startswith("_")}
+    assert foreign <= {"numpy", "onnxruntime", "qsched_runtime"}, foreign
+
+
+def test_command_line_starts_without_heavy_packages() -> None:
+    code = "import sys\nsys.argv = ['qsched-edge', '--help']\ntry:\n import qsched_edge.cli as c; c.app()\nexcept SystemExit: pass"
+    assert not loaded_after(code) & set(HEAVY) - {"typer"}
+
+
+def test_help_takes_less_than_half_a_second_of_cpu() -> None:
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    subprocess.run([sys.executable, "-m", "qsched_edge", "--help"], capture_output=True, check=True, cwd=ROOT)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert (after.ru_utime + after.ru_stime) - (before.ru_utime + before.ru_stime) < 0.5
+
+
+def imports_of(path: Path) -> set[str]:
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            names.add(node.module)
+        elif isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+    return names
+
+
+def test_runtime_never_imports_the_workshop() -> None:
+    for path in RUNTIME.glob("*.py"):
+        assert not {n for n in imports_of(path) if n.startswith("qsched_edge")}, path
+
+
+@pytest.mark.parametrize("room", ["capture", "quantize", "jaq", "pipelines"])
+def test_rooms_do_not_import_the_stages_that_use_them(room: str) -> None:
+    forbidden = tuple(f"qsched_edge.{stage}" for stage in STAGES)
+    for path in (ROOT / "qsched_edge" / room).glob("*.py"):
+        assert not {n for n in imports_of(path) if n.startswith(forbidden)}, path
+
+
+def test_runtime_stays_under_800_lines() -> None:
+    assert sum(len(p.read_text().splitlines()) for p in RUNTIME.glob("*.py")) < 800
+
+
+def test_nothing_pickles_or_trusts_remote_code() -> None:
+    for path in [*ROOT.glob("qsched_edge/**/*.py"), *RUNTIME.glob("*.py"), *ROOT.glob("training/*.py")]:
+        text = path.read_text()
+        assert not imports_of(path) & {"pickle", "cloudpickle", "dill"}, path
+        assert "trust_remote_code" not in text, path
+        assert "torch.load(" not in text, path

@@ -1,0 +1,111 @@
+"""Damaged and hostile bundles are refused before any parser sees their files; verify finds every change."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from qsched_edge.bundle import bundle_bytes, verify
+from qsched_runtime import BundleError, Sampler
+from qsched_runtime import manifest as manifests
+
+
+@pytest.fixture
+def copy(bundles: dict[int, Path], tmp_path: Path) -> Path:
+    return Path(shutil.copytree(bundles[4], tmp_path / "bundle"))
+
+
+def edit(folder: Path, change) -> None:  # type: ignore[no-untyped-def]
+    raw = json.loads((folder / "qsched.json").read_text())
+    change(raw)
+    (folder / "qsched.json").write_text(json.dumps(raw))
+
+
+def test_a_sound_bundle_verifies(copy: Path) -> None:
+    manifest = verify(copy)
+    held = sum(p.stat().st_size for p in copy.rglob("*") if p.is_file() and p.name != "qsched.json")
+    assert bundle_bytes(manifest) == held
+
+
+def test_every_file_is_guarded_against_a_changed_byte(copy: Path) -> None:
+    for file in manifests.read(copy).files:
+        path = copy / file.path
+        whole = path.read_bytes()
+        path.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+        with pytest.raises(BundleError, match="SHA-256"):
+            Sampler.from_pretrained(copy)
+        path.write_bytes(whole)
+    Sampler.from_pretrained(copy)
+
+
+def test_truncated_external_data_is_refused(copy: Path) -> None:
+    data = copy / "unet/model.onnx_data"
+    data.write_bytes(data.read_bytes()[:-100])
+    with pytest.raises(BundleError, match=r"unet/model\.onnx_data has \d+ bytes instead of"):
+        Sampler.from_pretrained(copy)
+
+
+def test_a_missing_file_is_named(copy: Path) -> None:
+    (copy / "vae_decoder/model.onnx").unlink()
+    with pytest.raises(BundleError, match=r"vae_decoder/model\.onnx is missing"):
+        Sampler.from_pretrained(copy)
+
+
+@pytest.mark.parametrize("path", ["../outside.onnx", "/etc/passwd", "unet/../../x", "C:\\x", "", "unet\\model.onnx"])
+def test_paths_that_leave_the_bundle_are_refused(copy: Path, path: str) -> None:
+    def change(raw: dict) -> None:
+        raw["components"]["unet"]["file"] = path
+        raw["files"].append({"path": path, "bytes": 1, "sha256": "0"})
+
+    edit(copy, change)
+    with pytest.raises(BundleError, match="leaves the bundle"):
+        Sampler.from_pretrained(copy)
+
+
+def test_symbolic_links_are_refused(copy: Path, tmp_path: Path) -> None:
+    model = copy / "unet/model.onnx"
+    model.rename(tmp_path / "elsewhere.onnx")
+    model.symlink_to(tmp_path / "elsewhere.onnx")
+    with pytest.raises(BundleError, match="symbolic link"):
+        Sampler.from_pretrained(copy)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda raw: raw.update(format="zip"), "use a matching runtime"),
+        (lambda raw: raw.update(version=99), "use a matching runtime"),
+        (lambda raw: raw.pop("latents"), "malformed"),
+        (lambda raw: raw["schedules"]["4"].update(c_x=[1.0]), "1 steps"),
+        (lambda raw: raw["schedules"]["4"].update(a=[1.0, "x", 1.0, 1.0]), "malformed"),
+        (lambda raw: raw["noise"].update(algorithm="philox"), "noise algorithm 'philox'"),
+        (lambda raw: raw["components"]["unet"].update(file="unet/other.onnx"), "not listed"),
+        (lambda raw: raw["components"]["unet"]["inputs"].update(sample={"magic": 1}), "source"),
+    ],
+)
+def test_broken_manifests_are_refused(copy: Path, change, message: str) -> None:  # type: ignore[no-untyped-def]
+    edit(copy, change)
+    with pytest.raises(BundleError, match=message):
+        Sampler.from_pretrained(copy)("x")
+
+
+def test_a_folder_without_manifest_and_a_foreign_json_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(BundleError, match="does not exist"):
+        manifests.read(tmp_path / "nowhere")
+    with pytest.raises(BundleError, match=r"no qsched\.json"):
+        manifests.read(tmp_path)
+    for text in ("not json", "[1]", "\xff"):
+        (tmp_path / "qsched.json").write_text(text, "latin-1")
+        with pytest.raises(BundleError):
+            manifests.read(tmp_path)
+
+
+def test_verify_finds_strays_and_a_changed_table(copy: Path) -> None:
+    (copy / "unet/extra.bin").write_bytes(b"x")
+    with pytest.raises(BundleError, match=r"unet/extra\.bin"):
+        verify(copy)
+    (copy / "unet/extra.bin").unlink()
+    edit(copy, lambda raw: raw["schedules"]["4"]["a"].__setitem__(0, 0.5))
+    with pytest.raises(BundleError, match="fingerprint"):
+        verify(copy)

@@ -1,0 +1,108 @@
+"""The command line: one line per error, exit codes, interruption by a real signal."""
+
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from conftest import ROOT, cli
+
+
+def fails(*arguments: object) -> str:
+    done = cli(*arguments)
+    assert done.returncode == 1, (done.stdout, done.stderr)
+    assert done.stdout == ""
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("error: ")
+    return line
+
+
+def test_wrong_models_and_bits_are_one_line(tmp_path: Path) -> None:
+    assert "did you mean 'emoji'" in fails("export", "-m", "emogi", "-o", tmp_path / "x")
+    assert "weight_bits 5" in fails("export", "-m", "emoji", "--bits", 5, "-o", tmp_path / "x")
+    assert "unknown quantization method 'gptx'" in fails("export", "-m", "emoji", "--method", "gptx")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("command", ["run", "calibrate", "evaluate", "verify"])
+def test_a_missing_bundle_is_one_line(command: str, tmp_path: Path) -> None:
+    extra = {"run": ("-p", "x", "-o", tmp_path / "a.png"), "evaluate": ("-o", tmp_path / "r")}.get(command, ())
+    assert "the folder does not exist" in fails(command, tmp_path / "nowhere", *extra)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_run_refuses_damage_and_existing_output(bundles: dict[int, Path], tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(bundles[4], tmp_path / "bundle"))
+    picture = tmp_path / "a.png"
+    picture.write_bytes(b"mine")
+    assert "--force" in fails("run", folder, "-p", "x", "-o", picture)
+    data = folder / "unet/model.onnx_data"
+    data.write_bytes(data.read_bytes()[:-1] + b"\x7f")
+    assert "SHA-256" in fails("run", folder, "-p", "x", "-o", tmp_path / "b.png")
+    assert picture.read_bytes() == b"mine"
+    assert not (tmp_path / "b.png").exists()
+
+
+def test_run_writes_one_picture_for_each_prompt(bundles: dict[int, Path], tmp_path: Path) -> None:
+    done = cli("run", bundles[4], "-p", "a red apple", "-p", "a cat", "--seed", 3, "-o", tmp_path / "a.png")
+    assert done.stdout.split() == [str(tmp_path / "a-0.png"), str(tmp_path / "a-1.png")]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a-0.png", "a-1.png"]
+
+
+def test_empty_prompt_file_is_one_line(bundles: dict[int, Path], recipe: Path, tmp_path: Path) -> None:
+    (tmp_path / "empty.txt").write_text("")
+    line = fails("calibrate", bundles[4], "--model", recipe, "--prompts", tmp_path / "empty.txt")
+    assert "has no prompts" in line
+
+
+def test_usage_errors_exit_with_2() -> None:
+    done = cli("run")
+    assert done.returncode == 2
+    assert "Usage" in done.stderr
+
+
+def test_debug_shows_the_traceback() -> None:
+    done = cli("--debug", "verify", "nowhere")
+    assert done.returncode == 1
+    assert "Traceback" in done.stderr
+
+
+def test_verify_and_models_print_results_on_stdout(bundles: dict[int, Path]) -> None:
+    assert "all as the manifest says" in cli("verify", bundles[4]).stdout
+    assert "emoji" in cli("models").stdout
+
+
+@pytest.mark.parametrize("command", ["export", "calibrate", "evaluate"])
+def test_ctrl_c_leaves_nothing_half_and_the_same_command_finishes(
+    command: str, bundles: dict[int, Path], recipe: Path, tmp_path: Path
+) -> None:
+    folder = Path(shutil.copytree(bundles[4], tmp_path / "bundle"))
+    before = (folder / "qsched.json").read_bytes()
+    arguments = {
+        "export": ("export", "-m", recipe, "--bits", 8, "-o", tmp_path / "out"),
+        "calibrate": ("calibrate", folder, "-m", recipe, "--fit-prompts", 8, "--heldout-prompts", 8, "--points", 5),
+        "evaluate": ("evaluate", folder, "-o", tmp_path / "out", "-m", recipe, "--reference", bundles[32], "--count", 24),
+    }[command]
+    trace = {
+        "export": tmp_path / ".out.partial/text_encoder",
+        "calibrate": tmp_path / ".bundle.calibration/journal.jsonl",
+        "evaluate": tmp_path / ".out.partial/stage.json",
+    }[command]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "qsched_edge", *map(str, arguments), "--quiet"], stderr=subprocess.PIPE, text=True, cwd=ROOT
+    )
+    deadline = time.monotonic() + 120
+    while not trace.exists() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    _, stderr = process.communicate(timeout=120)
+    assert process.returncode == 130, stderr
+    assert stderr.splitlines()[-1] == "interrupted: the same command goes on from here"
+    assert not (tmp_path / "out").exists()
+    assert (folder / "qsched.json").read_bytes() == before
+    done = cli(*arguments, "--quiet")
+    assert done.returncode == 0, done.stderr
+    assert not list(tmp_path.glob(".*"))

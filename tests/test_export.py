@@ -1,0 +1,99 @@
+"""The export stage: sizes, layout, resume after an interruption, and inputs it must refuse."""
+
+import json
+import shutil
+from pathlib import Path
+
+import onnx
+import pytest
+
+import qsched_edge.export as stage
+from qsched_edge.errors import OutputExistsError, RecipeError, WeightsError
+from qsched_edge.export import ExportSettings, export
+from qsched_edge.recipes import read_recipe, recipe_names, resolve
+from qsched_runtime import manifest as manifests
+
+
+def test_graphs_keep_to_what_all_runtimes_read(bundles: dict[int, Path]) -> None:
+    for component in manifests.read(bundles[4]).components.values():
+        model = onnx.load(bundles[4] / component.file, load_external_data=False)
+        assert model.ir_version == 10
+        assert {o.domain: o.version for o in model.opset_import} == {"": 21, "com.microsoft": 1}
+        onnx.checker.check_model(str(bundles[4] / component.file))
+        assert not any(node.doc_string or node.metadata_props for node in model.graph.node)
+
+
+def test_every_large_weight_of_the_backbone_is_packed_unless_kept(bundles: dict[int, Path]) -> None:
+    layers = json.loads((bundles[4] / "unet/quantization.json").read_text())["layers"]
+    floats = {name for name, precision in layers.items() if precision != "W4A16"}
+    assert floats == {"conv_out.weight"}
+
+
+def test_an_interrupted_export_resumes_and_gives_the_same_bytes(
+    recipe: Path, bundles: dict[int, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec, output = resolve(str(recipe)), tmp_path / "bundle"
+    captured: list[str] = []
+    write = stage.write_component
+
+    def interrupted(spec, plan, settings, quiet, folder):  # type: ignore[no-untyped-def]
+        if plan.name == "vae_decoder" and "vae_decoder" not in captured:
+            captured.append(plan.name)
+            (folder / "model.onnx_data").write_bytes(b"half")
+            raise KeyboardInterrupt
+        captured.append(plan.name)
+        write(spec, plan, settings, quiet, folder)
+
+    monkeypatch.setattr(stage, "write_component", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        export(spec, ExportSettings(4), output, quiet=True)
+    assert not output.exists()
+    export(spec, ExportSettings(4), output, quiet=True)
+    assert captured == ["text_encoder", "unet", "vae_decoder", "vae_decoder"]
+    assert manifests.read(output).files == manifests.read(bundles[4]).files
+    assert list(tmp_path.iterdir()) == [output]
+
+
+def test_an_existing_output_needs_force(recipe: Path, tmp_path: Path) -> None:
+    output = tmp_path / "mine"
+    output.mkdir()
+    (output / "thesis.txt").write_text("precious")
+    with pytest.raises(OutputExistsError, match="--force"):
+        export(resolve(str(recipe)), ExportSettings(4), output, quiet=True)
+    assert (output / "thesis.txt").read_text() == "precious"
+
+
+def test_models_and_recipes_that_cannot_be_used_are_named(miniature: Path, tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match="unknown model 'emogi': did you mean 'emoji'"):
+        resolve("emogi")
+    with pytest.raises(RecipeError, match=r"no model_index\.json"):
+        resolve(str(tmp_path))
+    bad = tmp_path / "bad.toml"
+    bad.write_text('title="x"\nsource="x"\nlicense="x"\nsteps=[4]\nguidance=1\nstep=3')
+    with pytest.raises(RecipeError, match="unknown key 'step': did you mean 'steps'"):
+        read_recipe(bad)
+    folder = Path(shutil.copytree(miniature, tmp_path / "other"))
+    index = json.loads((folder / "model_index.json").read_text())
+    (folder / "model_index.json").write_text(json.dumps({**index, "_class_name": "KandinskyPipeline"}))
+    with pytest.raises(RecipeError, match="unknown pipeline class 'KandinskyPipeline'"):
+        export(resolve(str(folder)), ExportSettings(4), tmp_path / "out", quiet=True)
+
+
+def test_missing_or_damaged_weights_are_named(miniature: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(miniature, tmp_path / "model"))
+    weights = folder / "unet/diffusion_pytorch_model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    with pytest.raises(WeightsError, match="cannot be read as safetensors"):
+        export(resolve(str(folder)), ExportSettings(4), tmp_path / "out", quiet=True)
+    weights.unlink()
+    with pytest.raises(WeightsError, match="only safetensors are read"):
+        export(resolve(str(folder)), ExportSettings(4), tmp_path / "out", quiet=True)
+    assert not (tmp_path / "out").exists()
+
+
+def test_every_recipe_parses() -> None:
+    recipes = {name: read_recipe(path) for name, path in recipe_names().items()}
+    assert "emoji" in recipes
+    for recipe in recipes.values():
+        assert recipe.steps
+        assert recipe.license

@@ -1,0 +1,87 @@
+"""The JAQ formula and its terms: laws, gradients against finite differences, refusals."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import ROOT
+from hypothesis import given
+from hypothesis import strategies as st
+
+from qsched_edge.errors import MetricError
+from qsched_edge.jaq.clip import ClipModel
+from qsched_edge.jaq.loss import JAQ, Judge, Scores
+
+PAIR = ("a clean drawing of {prompt}", "a corrupted drawing of {prompt}")
+PROMPTS = ("a red apple, noto style", "a cat face, fluent style")
+
+
+@pytest.fixture(scope="module")
+def judge() -> Judge:
+    return Judge(ClipModel(ROOT / "models/emoji-scorer"), PAIR)
+
+
+def random_scores(seed: int) -> Scores:
+    rng = np.random.default_rng(seed)
+    return Scores(rng.normal(0.3, 0.1, 20), rng.uniform(0.2, 0.9, 20))
+
+
+@given(st.integers(0, 99), st.floats(0, 5))
+def test_identity_scores_zero_and_weights_are_in_its_spread(seed: int, k: float) -> None:
+    identity = random_scores(seed)
+    jaq = JAQ.against(identity, k)
+    assert abs(jaq.of(identity).mean()) < 1e-9
+    shifted = Scores(identity.text_image + identity.text_image.std(), identity.quality + identity.quality.std())
+    np.testing.assert_allclose(jaq.of(shifted) - jaq.of(identity), 1 + k, rtol=1e-9)
+
+
+@given(st.floats(0.1, 1000), st.floats(-5, 5))
+def test_jaq_does_not_depend_on_a_terms_unit(scale: float, offset: float) -> None:
+    a, b = random_scores(0), random_scores(1)
+    in_other_unit = [Scores(s.text_image * scale + offset, s.quality) for s in (a, b)]
+    expected = JAQ.against(a, 2.0).of(b)
+    np.testing.assert_allclose(JAQ.against(in_other_unit[0], 2.0).of(in_other_unit[1]), expected, rtol=1e-6, atol=1e-6)
+
+
+def test_constant_or_broken_terms_are_refused() -> None:
+    with pytest.raises(MetricError, match="cannot be normalised"):
+        JAQ.against(Scores(np.ones(4), np.arange(4.0)), 2.0)
+    with pytest.raises(MetricError, match="cannot be normalised"):
+        JAQ.against(Scores(np.array([1.0, np.nan]), np.arange(2.0)), 2.0)
+
+
+def test_scores_equal_open_clips_own_arithmetic(judge: Judge) -> None:
+    """The cosine and the two-way softmax, written out with open_clip's encoders."""
+    images = np.random.default_rng(0).uniform(-1, 1, size=(2, 3, 64, 64)).astype(np.float32)
+    found = judge.scores(images, PROMPTS)
+    model, tokenize = judge.clip.model, judge.clip.tokenize
+    with torch.no_grad():
+        image = model.encode_image(torch.from_numpy(images), normalize=True)
+        encode = lambda texts: model.encode_text(torch.tensor([tokenize(t) for t in texts]), normalize=True)  # noqa: E731
+        cosine = (image * encode(PROMPTS)).sum(1)
+        pair = [(image * encode([d.format(prompt=p) for p in PROMPTS])).sum(1) for d in PAIR]
+        share = (torch.stack(pair, 1) * model.logit_scale.exp()).softmax(1)[:, 0]
+    np.testing.assert_allclose(found.text_image, cosine, atol=1e-5)
+    np.testing.assert_allclose(found.quality, share, atol=1e-4)
+
+
+def test_gradient_agrees_with_finite_differences(judge: Judge) -> None:
+    rng = np.random.default_rng(1)
+    image = torch.from_numpy(rng.uniform(0.2, 0.8, size=(1, 3, 64, 64)).astype(np.float32)).requires_grad_()
+    direction = torch.from_numpy(rng.normal(size=(1, 3, 64, 64)).astype(np.float32))
+    jaq = JAQ(2.0, (0.0, 0.0), (0.1, 0.2))
+
+    def value(x: torch.Tensor) -> torch.Tensor:
+        return jaq(*judge.terms(x, PROMPTS[:1])).sum()
+
+    (gradient,) = torch.autograd.grad(value(image), image)
+    h = 1e-2
+    with torch.no_grad():
+        slope = (value(image + h * direction) - value(image - h * direction)) / (2 * h)
+    assert float((gradient * direction).sum()) == pytest.approx(float(slope), rel=0.05)
+
+
+def test_a_missing_scorer_says_what_to_give(tmp_path: Path) -> None:
+    with pytest.raises(MetricError, match=r"no open_clip_config\.json"):
+        ClipModel(tmp_path)

@@ -1,0 +1,95 @@
+"""The built wheel, an embedding app's bare environment, and that editable and wheel installs agree."""
+
+import json
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+from conftest import ROOT, cli
+from packaging.requirements import Requirement
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("dist")
+    command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(out), str(ROOT)]
+    subprocess.run(command, check=True, capture_output=True)
+    (path,) = out.glob("*.whl")
+    return path
+
+
+@pytest.fixture(scope="module")
+def embedded(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The python of a virtual environment that holds what an embedding app installs and nothing else."""
+    folder = tmp_path_factory.mktemp("app") / "venv"
+    subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
+    python = folder / "bin/python"
+    command = [str(python), "-m", "pip", "install", "--quiet", str(wheel), "-c", str(ROOT / "constraints.txt")]
+    subprocess.run(command, check=True)
+    return python
+
+
+def run(python: Path, code: str, *arguments: object) -> str:
+    command = [str(python), "-c", code, *map(str, arguments)]
+    return subprocess.run(command, check=True, capture_output=True, text=True, cwd="/").stdout
+
+
+def test_wheel_holds_two_packages_and_the_data(wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        names = archive.namelist()
+    tops = {n.split("/")[0] for n in names}
+    assert {t for t in tops if not t.endswith(".dist-info")} == {"qsched_edge", "qsched_runtime"}
+    held = {n.removeprefix("qsched_edge/_shelf_data/") for n in names if "_shelf_data" in n}
+    for folder in ("export", "calib_prompts"):
+        expected = {f"{folder}/{p.name}" for p in (ROOT / folder).iterdir()}
+        assert expected <= held
+        assert not list((ROOT / folder).rglob("*.py"))
+
+
+def test_requirements_never_name_both_onnxruntimes(wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        (name,) = [n for n in archive.namelist() if n.endswith("METADATA")]
+        lines = archive.read(name).decode().splitlines()
+    required = [Requirement(line.split(": ", 1)[1]) for line in lines if line.startswith("Requires-Dist")]
+
+    def chosen(extra: str) -> set[str]:
+        return {r.name for r in required if r.marker is None or r.marker.evaluate({"extra": extra})}
+
+    assert chosen("") == {"numpy", "onnxruntime"}
+    assert {n for n in chosen("gpu") if n.startswith("onnxruntime")} == {"onnxruntime-gpu"}
+
+
+def test_embedding_app_installs_numpy_and_onnxruntime(embedded: Path) -> None:
+    code = "from importlib.metadata import distributions as d; print('\\n'.join(x.name for x in d()))"
+    names = {n.lower() for n in run(embedded, code).split()}
+    assert {"qsched-edge", "numpy", "onnxruntime"} <= names
+    assert not names & {"torch", "diffusers", "transformers", "onnx", "neural-compressor", "typer"}
+
+
+def test_embedding_app_draws_the_same_png(embedded: Path, bundles: dict[int, Path], tmp_path: Path) -> None:
+    code = (
+        "import sys; from pathlib import Path; from qsched_runtime import Sampler, png_bytes\n"
+        "image = Sampler.from_pretrained(sys.argv[1])('a red apple, noto style', seed=7).images[0]\n"
+        "Path(sys.argv[2]).write_bytes(png_bytes(image))"
+    )
+    run(embedded, code, bundles[4], tmp_path / "app.png")
+    done = cli("run", bundles[4], "-p", "a red apple, noto style", "--seed", 7, "-o", tmp_path / "cli.png")
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "app.png").read_bytes() == (tmp_path / "cli.png").read_bytes()
+
+
+def test_command_without_its_packages_names_the_pip_command(embedded: Path) -> None:
+    command = [str(embedded.parent / "qsched-edge"), "models"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr.strip() == 'error: the command line needs typer: pip install "qsched-edge[all]"'
+
+
+def test_wheel_and_checkout_list_the_same_recipes(embedded: Path) -> None:
+    code = (
+        "import json; from qsched_edge.recipes import recipe_names, read_recipe\n"
+        "print(json.dumps({n: read_recipe(p).title for n, p in recipe_names().items()}))"
+    )
+    assert json.loads(run(embedded, code)) == json.loads(run(Path(sys.executable), code))

@@ -1,0 +1,116 @@
+"""Schedule tables against the stock schedulers' own trajectories; the laws of the coefficients."""
+
+import diffusers
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from qsched_edge.errors import ScheduleError
+from qsched_edge.schedule import fingerprint, probe
+from qsched_runtime import BundleError, Coefficients, ScheduleTable
+from qsched_runtime.noise import TorchNoise
+
+BETAS = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "steps_offset": 1}
+CASES = [
+    ("LCMScheduler", BETAS, (1, 2, 4, 8)),
+    ("LCMScheduler", {**BETAS, "prediction_type": "v_prediction"}, (1, 4)),
+    ("TCDScheduler", BETAS, (2, 4, 8)),
+    ("EulerAncestralDiscreteScheduler", {**BETAS, "timestep_spacing": "trailing"}, (1, 4)),
+    ("EulerDiscreteScheduler", {**BETAS, "timestep_spacing": "trailing"}, (1, 4)),
+    ("DDIMScheduler", {**BETAS, "clip_sample": False}, (4,)),
+    ("FlowMatchEulerDiscreteScheduler", {"shift": 3.0}, (1, 4)),
+]
+SHAPE = (1, 4, 8, 8)
+
+
+def config_of(name: str, settings: dict) -> dict:
+    return {**getattr(diffusers, name)(**settings).config, "_class_name": name}
+
+
+def random_denoiser(x: np.ndarray) -> np.ndarray:
+    weights = np.random.default_rng(3).normal(size=(256, 256)).astype(np.float32) / 16
+    return (x.reshape(1, -1) @ weights).reshape(SHAPE)
+
+
+def stock_trajectory(name: str, settings: dict, steps: int) -> np.ndarray:
+    scheduler = getattr(diffusers, name)(**settings)
+    scheduler.set_timesteps(steps)
+    generator = torch.Generator("cpu").manual_seed(7)
+    x = torch.randn(SHAPE, generator=generator) * getattr(scheduler, "init_noise_sigma", 1.0)
+    extra = {} if name == "DDIMScheduler" else {"generator": generator}
+    for t in scheduler.timesteps:
+        scaled = scheduler.scale_model_input(x, t) if hasattr(scheduler, "scale_model_input") else x
+        x = scheduler.step(torch.from_numpy(random_denoiser(scaled.numpy())), t, x, return_dict=False, **extra)[0]
+    return x.numpy()
+
+
+def table_trajectory(table: ScheduleTable) -> np.ndarray:
+    noise, folded = TorchNoise(7), table.folded(Coefficients.identity(len(table)))
+    x = noise.randn(SHAPE) * np.float32(table.init_noise_sigma)
+    for i in range(len(table)):
+        e = random_denoiser(folded.scale_model_input(x, i))
+        x = folded.step(x, e, noise.randn(SHAPE) if folded.draws_noise(i) else None, i)
+    return x
+
+
+@pytest.mark.parametrize(("name", "settings", "steps"), [(n, s, k) for n, s, ks in CASES for k in ks])
+def test_table_gives_the_stock_trajectory(name: str, settings: dict, steps: int) -> None:
+    stock = stock_trajectory(name, settings, steps)
+    ours = table_trajectory(probe(config_of(name, settings), steps))
+    assert np.abs(ours - stock).max() <= 1e-5 * np.abs(stock).max()
+
+
+@pytest.mark.parametrize("setting", ["clip_sample", "thresholding"])
+def test_nonlinear_settings_are_refused_by_name(setting: str) -> None:
+    config = config_of("DDIMScheduler", {**BETAS, "clip_sample": False, setting: True})
+    with pytest.raises(ScheduleError, match=f"DDIMScheduler is not linear.*turn off {setting}"):
+        probe(config, 4)
+
+
+def test_an_unsupported_scheduler_is_refused_by_name() -> None:
+    with pytest.raises(ScheduleError, match="unknown scheduler 'PNDMScheduler'"):
+        probe({"_class_name": "PNDMScheduler"}, 4)
+
+
+columns = st.lists(st.floats(-4, 4, allow_nan=False, width=32), min_size=4, max_size=4).map(np.array)
+
+
+@settings(max_examples=50, deadline=None)
+@given(a=columns, b=columns, c=columns)
+def test_coefficients_of_one_change_no_bit(a: np.ndarray, b: np.ndarray, c: np.ndarray) -> None:
+    table = ScheduleTable(np.arange(4.0), np.ones(4), a, b, c, 1.0)
+    folded = table.folded(Coefficients.identity(4))
+    assert (folded.a[:, 0, 0, 0] == a.astype(np.float32)).all()
+    assert (folded.b[:, 0, 0, 0] == b.astype(np.float32)).all()
+
+
+@settings(max_examples=50, deadline=None)
+@given(a=columns, b=columns, c=columns, k=st.floats(-3, 3, width=32))
+def test_a_step_is_linear(a: np.ndarray, b: np.ndarray, c: np.ndarray, k: float) -> None:
+    folded = ScheduleTable(np.arange(4.0), np.ones(4), a, b, c, 1.0).folded(Coefficients.identity(4))
+    x, e, z = (TorchNoise(s).randn(SHAPE) for s in range(3))
+    scaled = folded.step(np.float32(k) * x, np.float32(k) * e, np.float32(k) * z, 1)
+    np.testing.assert_allclose(scaled, k * folded.step(x, e, z, 1), rtol=1e-4, atol=1e-4)
+
+
+def test_per_channel_coefficients_scale_each_channel() -> None:
+    table = ScheduleTable(np.arange(2.0), np.ones(2), np.ones(2), np.zeros(2), np.zeros(2), 1.0)
+    c_x = np.array([[1.0, 2.0, 3.0, 4.0], [1.0, 1.0, 1.0, 1.0]])
+    x = np.ones(SHAPE, np.float32)
+    step = table.folded(Coefficients(c_x, np.ones(2))).step(x, x, None, 0)
+    assert step[0, :, 0, 0].tolist() == [1.0, 2.0, 3.0, 4.0]
+
+
+def test_coefficients_that_do_not_fit_are_refused() -> None:
+    table = ScheduleTable(np.arange(2.0), np.ones(2), np.ones(2), np.ones(2), np.zeros(2), 1.0)
+    with pytest.raises(BundleError, match="4 steps do not fit a schedule of 2"):
+        table.folded(Coefficients.identity(4))
+    with pytest.raises(BundleError, match="finite"):
+        Coefficients(np.array([1.0, np.nan]), np.ones(2))
+
+
+def test_fingerprint_tells_tables_apart() -> None:
+    config = config_of("LCMScheduler", BETAS)
+    assert fingerprint(probe(config, 4)) == fingerprint(probe(config, 4)) != fingerprint(probe(config, 2))

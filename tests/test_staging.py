@@ -1,0 +1,63 @@
+"""Outputs appear whole or not at all."""
+
+from pathlib import Path
+
+import pytest
+
+from qsched_edge.errors import OutputExistsError
+from qsched_edge.staging import Staging, write_json
+
+
+def make(folder: Path) -> None:
+    (folder / "a").write_text("whole")
+
+
+def test_parts_survive_an_interruption_and_are_not_made_twice(tmp_path: Path) -> None:
+    output, made = tmp_path / "out", []
+
+    def second(folder: Path) -> None:
+        made.append(1)
+        (folder / "b").write_text("half")
+        if len(made) == 1:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt), Staging(output, {"x": 1}, False) as staging:
+        staging.part("first", make)
+        staging.part("second", second)
+    assert not output.exists()
+    with Staging(output, {"x": 1}, False) as staging:
+        staging.part("first", lambda folder: pytest.fail("made twice"))
+        staging.part("second", second)
+    assert sorted(p.relative_to(output).as_posix() for p in output.rglob("*")) == ["first", "first/a", "second", "second/b"]
+    assert list(tmp_path.iterdir()) == [output]
+
+
+def test_other_arguments_start_anew(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt), Staging(tmp_path / "out", {"x": 1}, False) as staging:
+        staging.part("first", make)
+        raise KeyboardInterrupt
+    with Staging(tmp_path / "out", {"x": 2}, False) as staging:
+        assert not (staging.folder / "first").exists()
+
+
+def test_force_replaces_only_when_the_new_one_is_whole(tmp_path: Path) -> None:
+    output = tmp_path / "out"
+    with Staging(output, {}, False) as staging:
+        staging.part("first", make)
+    with pytest.raises(OutputExistsError, match="--force"):
+        Staging(output, {}, False)
+    with pytest.raises(RuntimeError), Staging(output, {"v": 2}, True) as staging:
+        raise RuntimeError
+    assert (output / "first/a").read_text() == "whole"
+    with Staging(output, {"v": 2}, True) as staging:
+        staging.part("second", make)
+    assert [p.name for p in output.iterdir()] == ["second"]
+
+
+def test_json_is_replaced_in_one_move(tmp_path: Path) -> None:
+    path = tmp_path / "x.json"
+    write_json(path, {"a": 1})
+    with pytest.raises(TypeError):
+        write_json(path, {"a": object()})
+    assert path.read_text() == '{\n "a": 1\n}\n'
+    assert list(tmp_path.iterdir()) == [path]
