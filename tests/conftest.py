@@ -1,4 +1,4 @@
-"""Shared fixtures: a random miniature of the real pipeline class, saved by diffusers and exported by our own command."""
+"""Shared fixtures: a random miniature of the real pipeline class, saved by diffusers and exported by us."""
 
 from __future__ import annotations
 

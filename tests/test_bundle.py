@@ -5,10 +5,10 @@ import shutil
 from pathlib import Path
 
 import pytest
-
-from qsched_edge.bundle import bundle_bytes, verify
 from qsched_runtime import BundleError, Sampler
 from qsched_runtime import manifest as manifests
+
+from qsched_edge.bundle import bundle_bytes, verify
 
 
 @pytest.fixture

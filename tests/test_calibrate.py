@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from qsched_runtime import Coefficients, Sampler
+from qsched_runtime import manifest as manifests
 
 from qsched_edge.calibrate import run as stage
 from qsched_edge.calibrate.gradient import Decoder, batch_gradient, replay
@@ -20,8 +22,6 @@ from qsched_edge.errors import PromptsError, RequestError
 from qsched_edge.intervals import Interval
 from qsched_edge.jaq.loss import JAQ
 from qsched_edge.recipes import resolve
-from qsched_runtime import Coefficients, Sampler
-from qsched_runtime import manifest as manifests
 
 FEW = Settings(points=3, iterations=3, fit_prompts=4, heldout_prompts=4)
 

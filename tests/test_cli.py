@@ -84,7 +84,18 @@ def test_ctrl_c_leaves_nothing_half_and_the_same_command_finishes(
     arguments = {
         "export": ("export", "-m", recipe, "--bits", 8, "-o", tmp_path / "out"),
         "calibrate": ("calibrate", folder, "-m", recipe, "--fit-prompts", 8, "--heldout-prompts", 8, "--points", 5),
-        "evaluate": ("evaluate", folder, "-o", tmp_path / "out", "-m", recipe, "--reference", bundles[32], "--count", 24),
+        "evaluate": (
+            "evaluate",
+            folder,
+            "-o",
+            tmp_path / "out",
+            "-m",
+            recipe,
+            "--reference",
+            bundles[32],
+            "--count",
+            24,
+        ),
     }[command]
     trace = {
         "export": tmp_path / ".out.partial/text_encoder",
@@ -92,7 +103,10 @@ def test_ctrl_c_leaves_nothing_half_and_the_same_command_finishes(
         "evaluate": tmp_path / ".out.partial/stage.json",
     }[command]
     process = subprocess.Popen(
-        [sys.executable, "-m", "qsched_edge", *map(str, arguments), "--quiet"], stderr=subprocess.PIPE, text=True, cwd=ROOT
+        [sys.executable, "-m", "qsched_edge", *map(str, arguments), "--quiet"],
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
     )
     deadline = time.monotonic() + 120
     while not trace.exists() and process.poll() is None and time.monotonic() < deadline:

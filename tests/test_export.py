@@ -6,12 +6,12 @@ from pathlib import Path
 
 import onnx
 import pytest
+from qsched_runtime import manifest as manifests
 
 import qsched_edge.export as stage
 from qsched_edge.errors import OutputExistsError, RecipeError, WeightsError
 from qsched_edge.export import ExportSettings, export
 from qsched_edge.recipes import read_recipe, recipe_names, resolve
-from qsched_runtime import manifest as manifests
 
 
 def test_graphs_keep_to_what_all_runtimes_read(bundles: dict[int, Path]) -> None:

@@ -7,7 +7,6 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
 from qsched_runtime.noise import TorchNoise, cos_sin_turns, log
 
 

@@ -92,12 +92,12 @@ def test_bad_schemes_are_refused_with_the_value() -> None:
 def test_quantized_graph_computes_with_the_dequantized_weights(tmp_path: Path, bits: int, memory: str) -> None:
     """A conv and a linear layer in onnxruntime against torch with the weights that the integers stand for."""
     import torch
+    from qsched_runtime.sessions import Graph
     from safetensors.torch import save_file
 
     from qsched_edge.capture.graph import Port, capture
     from qsched_edge.quantize.rewrite import write_graph
     from qsched_edge.weights import Weights
-    from qsched_runtime.sessions import Graph
 
     class Network(torch.nn.Module):
         def __init__(self) -> None:

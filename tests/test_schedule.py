@@ -6,11 +6,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from qsched_runtime import BundleError, Coefficients, ScheduleTable
+from qsched_runtime.noise import TorchNoise
 
 from qsched_edge.errors import ScheduleError
 from qsched_edge.schedule import fingerprint, probe
-from qsched_runtime import BundleError, Coefficients, ScheduleTable
-from qsched_runtime.noise import TorchNoise
 
 BETAS = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "steps_offset": 1}
 CASES = [

@@ -28,7 +28,12 @@ def test_parts_survive_an_interruption_and_are_not_made_twice(tmp_path: Path) ->
     with Staging(output, {"x": 1}, False) as staging:
         staging.part("first", lambda folder: pytest.fail("made twice"))
         staging.part("second", second)
-    assert sorted(p.relative_to(output).as_posix() for p in output.rglob("*")) == ["first", "first/a", "second", "second/b"]
+    assert sorted(p.relative_to(output).as_posix() for p in output.rglob("*")) == [
+        "first",
+        "first/a",
+        "second",
+        "second/b",
+    ]
     assert list(tmp_path.iterdir()) == [output]
 
 

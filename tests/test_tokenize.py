@@ -6,11 +6,10 @@ import pytest
 from conftest import TOKENIZER
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from transformers import CLIPTokenizer
-
 from qsched_runtime import BundleError
 from qsched_runtime.manifest import TokenizerSpec
 from qsched_runtime.tokenize import load_tokenizer
+from transformers import CLIPTokenizer
 
 HARD = [
     "",

@@ -120,6 +120,7 @@ def tidy(model: ir.Model) -> ir.Model:
     with quiet():
         optimizer.optimize_ir(model)
     for node in model.graph:
+        node.metadata_props.clear()
         for output in node.outputs:
             output.metadata_props.clear()
         if node.name:

@@ -14,21 +14,13 @@ def to_uint8(decoded: np.ndarray) -> np.ndarray:
     return np.round(unit.transpose(0, 2, 3, 1) * np.float32(255)).astype(np.uint8)
 
 
-def png_bytes(image: np.ndarray, text: dict[str, str] | None = None) -> bytes:
-    """uint8 [H, W, 3] -> an 8-bit RGB PNG; `text` becomes iTXt chunks (UTF-8)."""
+def png_bytes(image: np.ndarray) -> bytes:
+    """uint8 [H, W, 3] -> an 8-bit RGB PNG."""
     height, width, _ = image.shape
     rows = np.concatenate([np.zeros((height, 1), np.uint8), image.reshape(height, -1)], axis=1)
     header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    notes = b"".join(
-        chunk(b"iTXt", key.encode("latin-1") + b"\0\0\0\0\0" + value.encode()) for key, value in (text or {}).items()
-    )
-    return (
-        b"\x89PNG\r\n\x1a\n"
-        + chunk(b"IHDR", header)
-        + notes
-        + chunk(b"IDAT", zlib.compress(rows.tobytes(), 9))
-        + chunk(b"IEND", b"")
-    )
+    parts = ((b"IHDR", header), (b"IDAT", zlib.compress(rows.tobytes(), 9)), (b"IEND", b""))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunk(kind, data) for kind, data in parts)
 
 
 def chunk(kind: bytes, data: bytes) -> bytes:

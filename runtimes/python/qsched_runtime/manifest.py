@@ -8,15 +8,13 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-import numpy as np
-
 from qsched_runtime.errors import BundleError
 from qsched_runtime.noise import ALGORITHM
 from qsched_runtime.schedule import Coefficients, ScheduleTable
 
+COLUMNS = ("init_noise_sigma", "timesteps", "c_in", "a", "b", "c")
 FORMAT, VERSION = "qsched-bundle", 1
 NAME = "qsched.json"
-LARGEST_MANIFEST = 16 * 2**20
 
 
 @dataclass(frozen=True)
@@ -35,8 +33,6 @@ class Component:
     name: str
     file: str
     inputs: dict[str, Any]
-    outputs: tuple[str, ...]
-    precision: str
 
 
 @dataclass(frozen=True)
@@ -97,10 +93,6 @@ def read(folder: Path) -> Manifest:
         raise BundleError(f"no bundle at {folder}: the folder does not exist; `qsched-edge export` makes one")
     if not path.is_file():
         raise BundleError(f"{folder} is not a bundle: it has no {NAME}; `qsched-edge export` makes one")
-    if path.stat().st_size > LARGEST_MANIFEST:
-        raise BundleError(
-            f"{path} is {path.stat().st_size} bytes, over the limit of {LARGEST_MANIFEST}: not a manifest"
-        )
     try:
         raw = json.loads(path.read_text("utf-8"))
         found = (raw.get("format"), raw.get("version"))
@@ -114,11 +106,8 @@ def read(folder: Path) -> Manifest:
 def parse(raw: dict[str, Any]) -> Manifest:
     if raw["noise"]["algorithm"] != ALGORITHM:
         raise BundleError(f"noise algorithm {raw['noise']['algorithm']!r} is unknown: this runtime has {ALGORITHM!r}")
-    components = {
-        name: Component(name, c["file"], c["inputs"], tuple(c["outputs"]), c["precision"])
-        for name, c in raw["components"].items()
-    }
-    schedules = {int(n): table_from_json(s) for n, s in raw["schedules"].items()}
+    components = {name: Component(name, c["file"], c["inputs"]) for name, c in raw["components"].items()}
+    schedules = {int(n): ScheduleTable(**{name: s[name] for name in COLUMNS}) for n, s in raw["schedules"].items()}
     coefficients = {int(n): Coefficients(s["c_x"], s["c_eps"]) for n, s in raw["schedules"].items()}
     for n, table in schedules.items():
         table.folded(coefficients[n])  # raises where they do not fit
@@ -129,17 +118,10 @@ def parse(raw: dict[str, Any]) -> Manifest:
         schedules, coefficients, int(raw["default_steps"]),
         tuple(BundleFile(**f) for f in raw["files"]), raw,
     )  # fmt: skip
-    listed = {f.path for f in manifest.files}
-    used = [c.file for c in components.values()] + [t.file for t in manifest.tokenizers.values()]
-    for file in used:
-        if file not in listed:
-            raise BundleError(f"{file!r} is used but not listed with size and SHA-256: make the bundle again")
+    used = {c.file for c in components.values()} | {t.file for t in manifest.tokenizers.values()}
+    for file in used - {f.path for f in manifest.files}:
+        raise BundleError(f"{file!r} is used but not listed with size and SHA-256: make the bundle again")
     return manifest
-
-
-def table_from_json(s: dict[str, Any]) -> ScheduleTable:
-    columns = {name: np.asarray(s[name]) for name in ("timesteps", "c_in", "a", "b", "c")}
-    return ScheduleTable(**columns, init_noise_sigma=float(s["init_noise_sigma"]))
 
 
 def inside(folder: Path, relative: str) -> Path:
@@ -162,11 +144,8 @@ def check_file(folder: Path, file: BundleFile) -> None:
         raise BundleError(f"{file.path} is missing from {folder}: copy the bundle again")
     if path.stat().st_size != file.bytes:
         raise BundleError(f"{file.path} has {path.stat().st_size} bytes instead of {file.bytes}: copy the bundle again")
-    digest = sha256(path)
-    if digest != file.sha256:
-        raise BundleError(
-            f"{file.path} has SHA-256 {digest[:12]}… instead of {file.sha256[:12]}…: copy the bundle again"
-        )
+    if sha256(path) != file.sha256:
+        raise BundleError(f"{file.path} does not have the SHA-256 {file.sha256[:12]}…: copy the bundle again")
 
 
 def sha256(path: Path) -> str:

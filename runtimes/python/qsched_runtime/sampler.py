@@ -19,6 +19,7 @@ from qsched_runtime.sessions import Graph
 from qsched_runtime.tokenize import load_tokenizer
 
 Feeds = dict[str, np.ndarray]
+Streams = list[TorchNoise]
 
 
 @dataclass(frozen=True)
@@ -65,13 +66,8 @@ class Sampler:
         manifest = manifests.read(folder)
         for file in manifest.files:
             manifests.check_file(folder, file)
-        tokenizers = {
-            name: load_tokenizer(manifests.inside(folder, t.file), t) for name, t in manifest.tokenizers.items()
-        }
-        graphs = {
-            name: Graph(manifests.inside(folder, c.file), providers, memory, threads)
-            for name, c in manifest.components.items()
-        }
+        tokenizers = {name: load_tokenizer(folder / t.file, t) for name, t in manifest.tokenizers.items()}
+        graphs = {n: Graph(folder / c.file, providers, memory, threads) for n, c in manifest.components.items()}
         return cls(manifest, graphs, tokenizers)
 
     def __call__(
@@ -113,14 +109,14 @@ class Sampler:
         return self.manifest.schedules[steps].folded(coefficients or self.manifest.coefficients[steps])
 
     @staticmethod
-    def streams(seed: int | Sequence[int], batch: int) -> list[TorchNoise]:
+    def streams(seed: int | Sequence[int], batch: int) -> Streams:
         seeds = [seed] if isinstance(seed, (int, np.integer)) else list(seed)
         if len(seeds) not in (1, batch):
             raise RequestError(f"{len(seeds)} seeds for {batch} prompts: give one, or one for each")
         return [TorchNoise(int(s)) for s in seeds]
 
     def initial_latents(
-        self, streams: list[TorchNoise], batch: int, schedule: FoldedSchedule, height: int | None, width: int | None
+        self, streams: Streams, batch: int, schedule: FoldedSchedule, height: int | None, width: int | None
     ) -> np.ndarray:
         """Noise float32 [B, C, h, w] scaled by init_noise_sigma; sizes in pixels must suit the network."""
         spec = self.manifest.latents
@@ -161,18 +157,12 @@ class Sampler:
         raise BundleError(f"input source {source!r} is unknown to this runtime: use a newer one")
 
     def trajectory(
-        self,
-        x: np.ndarray,
-        conditioning: Feeds,
-        schedule: FoldedSchedule,
-        streams: list[TorchNoise],
-        guidance_scale: float,
+        self, x: np.ndarray, conditioning: Feeds, schedule: FoldedSchedule, streams: Streams, guidance_scale: float
     ) -> Iterator[Step]:
         """Yield every step from latents `x` on; `streams` go on giving the noise."""
         for i in range(len(schedule.table)):
-            e = self.network_output(
-                schedule.scale_model_input(x, i), schedule.table.timesteps[i], conditioning, guidance_scale
-            )
+            x_in, t = schedule.scale_model_input(x, i), schedule.table.timesteps[i]
+            e = self.network_output(x_in, t, conditioning, guidance_scale)
             z = draw(streams, x.shape) if schedule.draws_noise(i) else None
             x_next = schedule.step(x, e, z, i)
             yield Step(i, x, e, z, x_next)
@@ -206,7 +196,7 @@ class Sampler:
         return self.manifest.components[self.manifest.backbone]
 
 
-def draw(streams: list[TorchNoise], shape: tuple[int, ...]) -> np.ndarray:
+def draw(streams: Streams, shape: tuple[int, ...]) -> np.ndarray:
     """Noise of `shape` [B, ...] from one stream for all, or from one stream for each picture."""
     if len(streams) == 1:
         return streams[0].randn(shape)

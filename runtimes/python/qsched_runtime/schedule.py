@@ -22,10 +22,7 @@ class Coefficients:
 
     def __post_init__(self) -> None:
         for name in ("c_x", "c_eps"):
-            column = np.asarray(getattr(self, name), np.float64)
-            if column.ndim not in (1, 2) or not np.isfinite(column).all():
-                raise BundleError(f"{name} must be finite numbers [steps] or [steps, channels], not {column.tolist()}")
-            object.__setattr__(self, name, column)
+            object.__setattr__(self, name, finite(name, getattr(self, name), (1, 2)))
         if len(self.c_x) != len(self.c_eps):
             raise BundleError(f"c_x has {len(self.c_x)} steps and c_eps {len(self.c_eps)}: they must be equal")
 
@@ -51,10 +48,9 @@ class ScheduleTable:
 
     def __post_init__(self) -> None:
         for name in ("timesteps", "c_in", "a", "b", "c"):
-            column = np.asarray(getattr(self, name), np.float64)
-            if column.shape != (len(self.timesteps),) or not np.isfinite(column).all():
-                raise BundleError(f"schedule column {name} must be {len(self.timesteps)} finite numbers, not {column}")
-            object.__setattr__(self, name, column)
+            object.__setattr__(self, name, finite(name, getattr(self, name), (1,)))
+        if len({len(column) for column in (self.timesteps, self.c_in, self.a, self.b, self.c)}) != 1:
+            raise BundleError("the columns of the schedule differ in length: make the bundle again")
 
     def __len__(self) -> int:
         return len(self.timesteps)
@@ -63,10 +59,15 @@ class ScheduleTable:
         """Multiply the coefficients in; with all ones the table stays as it is, to the bit."""
         if len(coefficients.c_x) != len(self):
             raise BundleError(f"coefficients for {len(coefficients.c_x)} steps do not fit a schedule of {len(self)}")
-        return FoldedSchedule(
-            self,
-            *(per_channel(base, factor) for base, factor in ((self.a, coefficients.c_x), (self.b, coefficients.c_eps))),
-        )
+        return FoldedSchedule(self, per_channel(self.a, coefficients.c_x), per_channel(self.b, coefficients.c_eps))
+
+
+def finite(name: str, values: Any, ranks: tuple[int, ...]) -> np.ndarray:
+    """float64 array of one of the `ranks`; BundleError if any value is not a finite number."""
+    column = np.asarray(values, np.float64)
+    if column.ndim not in ranks or not np.isfinite(column).all():
+        raise BundleError(f"{name} must be finite numbers for each step, not {column.tolist()}")
+    return column
 
 
 def per_channel(base: np.ndarray, factor: np.ndarray) -> np.ndarray:

@@ -10,21 +10,16 @@ import onnxruntime as ort
 
 from qsched_runtime.errors import BundleError, ProviderError
 
-DTYPES = {
-    "tensor(float)": np.float32,
-    "tensor(float16)": np.float16,
-    "tensor(int64)": np.int64,
-    "tensor(int32)": np.int32,
-}
+DTYPES = {"float": np.float32, "float16": np.float16, "int64": np.int64, "int32": np.int32}
 
 
 def check_providers(providers: Sequence[str]) -> None:
     """Raise ProviderError for a provider this onnxruntime does not have: nothing falls back in silence."""
+    available = ort.get_available_providers()
     for provider in providers:
-        if provider not in ort.get_available_providers():
+        if provider not in available:
             raise ProviderError(
-                f"{provider} is not in this onnxruntime (it has {', '.join(ort.get_available_providers())}): "
-                "install the onnxruntime build that brings it, or ask for CPUExecutionProvider"
+                f"{provider} is not in this onnxruntime (it has {', '.join(available)}): install its build"
             )
 
 
@@ -50,12 +45,9 @@ class Graph:
             self.session = ort.InferenceSession(path, session_options(memory, threads), providers=list(providers))
         except Exception as error:  # onnxruntime's exception classes share no public base
             raise BundleError(f"onnxruntime cannot load {path}: {str(error).splitlines()[0]}") from error
-        missing = [p for p in providers if p not in self.session.get_providers()]
-        if missing:
-            raise ProviderError(
-                f"{missing[0]} could not start for {path.parent.name}: see onnxruntime's log for the library it lacks"
-            )
-        self.inputs = {i.name: DTYPES[i.type] for i in self.session.get_inputs()}
+        for provider in set(providers) - set(self.session.get_providers()):
+            raise ProviderError(f"{provider} could not start: onnxruntime's log says which library it lacks")
+        self.inputs = {i.name: DTYPES[i.type[7:-1]] for i in self.session.get_inputs()}
         self.outputs = [o.name for o in self.session.get_outputs()]
 
     def __call__(self, feeds: dict[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import unicodedata
 from collections.abc import Iterator
 from functools import lru_cache
@@ -16,6 +17,7 @@ from qsched_runtime.manifest import TokenizerSpec
 WHITE_SPACE = frozenset("\t\n\v\f\r \x85\xa0\u1680\u2028\u2029\u202f\u205f\u3000") | {
     chr(c) for c in range(0x2000, 0x200B)
 }
+WORD = re.compile(r"L+|N|\.+")  # over the characters' kinds
 CONTRACTIONS = ("'s", "'t", "'re", "'ve", "'m", "'ll", "'d")
 
 
@@ -57,13 +59,8 @@ class ClipTokenizer:
 
     def _split_special(self, prompt: str) -> Iterator[list[int]]:
         """Special tokens written out in the prompt stand for themselves; the rest goes through BPE."""
-        while prompt:
-            found = [(prompt.find(t), t) for t in self.special if t in prompt]
-            at, token = min(found, default=(len(prompt), ""))
-            yield self._ordinary(prompt[:at])
-            if token:
-                yield [self.special[token]]
-            prompt = prompt[at + len(token) :]
+        for part in re.split(f"({'|'.join(map(re.escape, self.special))})", prompt):
+            yield [self.special[part]] if part in self.special else self._ordinary(part)
 
     def _ordinary(self, text: str) -> list[int]:
         return [i for word in split_words(normalise(text)) for i in self._bpe(word)]
@@ -100,27 +97,20 @@ def normalise(text: str) -> str:
 
 def kind_of(character: str) -> str:
     """One of " " (white space), "L" (letter), "N" (number), "." (anything else)."""
-    if character in WHITE_SPACE:
-        return " "
     category = unicodedata.category(character)[0]
-    return category if category in "LN" else "."
+    return " " if character in WHITE_SPACE else category if category in "LN" else "."
 
 
-def split_words(text: str) -> list[str]:
+def split_words(text: str) -> Iterator[str]:
     """CLIP's pattern: contractions, runs of letters, single numbers, runs of anything else."""
-    words, i = [], 0
+    kinds, i = "".join(map(kind_of, text)), 0
     while i < len(text):
         contraction = next((c for c in CONTRACTIONS if text.startswith(c, i)), "")
-        kind, end = kind_of(text[i]), i + 1
-        if contraction:
-            end = i + len(contraction)
-        elif kind in "L.":
-            while end < len(text) and kind_of(text[end]) == kind:
-                end += 1
-        if contraction or kind != " ":
-            words.append(text[i:end])
+        run = WORD.match(kinds, i)
+        end = i + len(contraction) if contraction else run.end() if run else i + 1
+        if contraction or run:
+            yield text[i:end]
         i = end
-    return words
 
 
 def load_tokenizer(path: Path, spec: TokenizerSpec) -> ClipTokenizer:
