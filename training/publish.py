@@ -35,7 +35,7 @@ def main(target: Path = TARGET) -> None:
     partial = target.with_name(f".{target.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     pipeline().to(torch.float16).save_pretrained(partial)
-    for kept in ("README.md", "LICENSES"):
+    for kept in ("README.md", "LICENSES", "assessment.json", "grid.png"):
         if (target / kept).exists():
             shutil.move(target / kept, partial / kept)
     shutil.rmtree(target, ignore_errors=True)
