@@ -29,7 +29,7 @@ class Settings:
     cooldown: float = 0.2
     ema: float = 0.999
     weight_decay: float = 1e-4
-    checkpoint_every: int = 250
+    checkpoint_every: int = 100
     log_every: int = 50
 
 

@@ -69,7 +69,7 @@ def batch_gradient(
     latents = replay(table, steps, theta)
     jaq = problem.jaq(*problem.objective.judge.terms(decoder(latents), prompts)).sum()
     (gradient,) = torch.autograd.grad(jaq, theta)
-    return float(jaq), gradient.double().numpy()
+    return float(jaq.detach()), gradient.double().numpy()
 
 
 def replay(table: ScheduleTable, steps: list[Step], theta: torch.Tensor) -> torch.Tensor:
