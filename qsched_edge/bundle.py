@@ -14,6 +14,7 @@ from qsched_runtime import Coefficients, Sampler, ScheduleTable
 from qsched_runtime import manifest as manifests
 from qsched_runtime.manifest import FORMAT, NAME, VERSION, BundleFile, Manifest, sha256
 from qsched_runtime.noise import ALGORITHM, TorchNoise
+from qsched_runtime.sampler import draw
 
 from qsched_edge.errors import BundleError, ScheduleError
 from qsched_edge.pipelines.layout import Layout
@@ -50,6 +51,7 @@ def manifest_json(
         "minimum_onnxruntime": "1.24.1",
         "backbone": layout.backbone,
         "decoder": layout.decoder,
+        "encoder": layout.encoder,
         "components": {
             c.name: {
                 "file": f"{c.name}/model.onnx",
@@ -133,11 +135,9 @@ def golden(sampler: Sampler) -> dict[str, Any]:
     """Numbers any runtime must reproduce: the noise stream exactly, token ids exactly, one step within 1e-3."""
     prompt = "a red apple 🍎, Naïve style"
     seed, schedule = 42, sampler.schedule()
-    x = sampler.initial_latents(sampler.streams(seed, 1), 1, schedule, None, None)
-    scale = sampler.manifest.guidance.default
-    e = sampler.network_output(
-        schedule.scale_model_input(x, 0), schedule.table.timesteps[0], sampler.encode([prompt], scale), scale
-    )
+    conditioning = sampler.condition([prompt])
+    x = draw(sampler.streams(seed, 1), conditioning.shape) * np.float32(schedule.table.init_noise_sigma)
+    e = sampler.network_output(schedule.scale_model_input(x, 0), schedule.table.timesteps[0], conditioning)
     return {
         "prompt": prompt,
         "seed": seed,

@@ -91,7 +91,7 @@ def finish(spec: ModelSpec, settings: ExportSettings, layout: Layout, folder: Pa
         {name: report["precision"] for name, report in reports.items()},
         {name: tuple(report["outputs"]) for name, report in reports.items()},
         tokenizers,
-        {steps: probe(spec.config("scheduler"), steps) for steps in spec.recipe.steps},
+        {steps: probe(spec.config("scheduler"), steps, layout.sampling) for steps in spec.recipe.steps},
         provenance(spec, settings, sources),
     )
     write_text(folder / "README.md", model_card(spec, settings, raw))

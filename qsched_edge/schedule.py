@@ -6,11 +6,13 @@ import copy
 import hashlib
 import inspect
 import json
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from qsched_runtime.noise import TorchNoise
-from qsched_runtime.schedule import ScheduleTable
+from qsched_runtime.schedule import COLUMNS, ScheduleTable
 
 from qsched_edge import torchvision_schema
 from qsched_edge.errors import ScheduleError, unknown_name
@@ -41,17 +43,46 @@ def load_scheduler(config: dict[str, Any]) -> Any:
     return getattr(diffusers, name).from_config(config)
 
 
-def probe(config: dict[str, Any], steps: int) -> ScheduleTable:
+@dataclass(frozen=True)
+class Sampling:
+    """How a pipeline drives its scheduler: `sigmas` are handed to set_timesteps where the pipeline computes its own
+    (FLUX), `eta` to step where it takes one (TCD, DDIM), and the network sees `timestep_scale` times the timestep."""
+
+    sigmas: Callable[[int], np.ndarray] | None = None
+    eta: float = 0.0
+    timestep_scale: float = 1.0
+
+
+def probe(config: dict[str, Any], steps: int, sampling: Sampling = Sampling()) -> ScheduleTable:
     """The table of `steps` steps; raises ScheduleError for a scheduler that is not linear in (x, e, z)."""
     scheduler = load_scheduler(config)
-    scheduler.set_timesteps(steps)
-    rows = [probe_step(scheduler, t) for t in scheduler.timesteps]
+    if scheduler.config.get("use_dynamic_shifting"):
+        raise ScheduleError(f"{type(scheduler).__name__} shifts with the image size: turn off use_dynamic_shifting")
+    if sampling.sigmas is None:
+        scheduler.set_timesteps(steps)
+    else:
+        scheduler.set_timesteps(sigmas=sampling.sigmas(steps))
+    starts = [start_of(scheduler, t) for t in scheduler.timesteps]
+    rows = [probe_step(scheduler, t, sampling.eta) for t in scheduler.timesteps]
     c_in, a, b, c = np.array(rows, np.float64).T
-    timesteps = scheduler.timesteps.double().numpy()
-    return ScheduleTable(timesteps, c_in, a, b, c, init_noise_sigma=float(getattr(scheduler, "init_noise_sigma", 1.0)))
+    start_x0, start_noise = np.array(starts, np.float64).T
+    timesteps = scheduler.timesteps.double().numpy() * sampling.timestep_scale
+    sigma = float(getattr(scheduler, "init_noise_sigma", 1.0))
+    return ScheduleTable(timesteps, c_in, a, b, c, start_x0, start_noise, sigma)
 
 
-def probe_step(scheduler: Any, t: torch.Tensor) -> tuple[float, float, float, float]:
+def start_of(scheduler: Any, t: torch.Tensor) -> tuple[float, float]:
+    """(start_x0, start_noise): a clean picture's and the noise's share at timestep `t`."""
+    import torch
+
+    zero, one, at = torch.zeros(1, 1, 1, 2), torch.ones(1, 1, 1, 2), t.reshape(1)
+    mixes = scheduler.scale_noise if hasattr(scheduler, "scale_noise") else scheduler.add_noise
+    flow = hasattr(scheduler, "scale_noise")  # (sample, timestep, noise) there, (sample, noise, timesteps) elsewhere
+    x0, noise = (mixes(s, at, n) if flow else mixes(s, n, at) for s, n in ((one, zero), (zero, one)))
+    return float(x0.mean()), float(noise.mean())
+
+
+def probe_step(scheduler: Any, t: torch.Tensor, eta: float) -> tuple[float, float, float, float]:
     """(c_in, a, b, c) of the step that `scheduler` stands at; leaves it at the next one.
 
     x' is measured at (x, e) = (1, 0), (0, 1) and (0, 0), then predicted at a random point: superposition.
@@ -61,13 +92,13 @@ def probe_step(scheduler: Any, t: torch.Tensor) -> tuple[float, float, float, fl
     zero, one = torch.zeros(1, 1, 1, PROBE), torch.ones(1, 1, 1, PROBE)
     z = torch.from_numpy(TorchNoise(0).randn((1, 1, 1, PROBE)))
     c_in = float(scaled_input(scheduler, one, t).double().mean())
-    noise_only = step_of(copy.deepcopy(scheduler), zero, t, zero).double()
+    noise_only = step_of(copy.deepcopy(scheduler), zero, t, zero, eta).double()
     c = float((noise_only * z).sum() / (z.double() ** 2).sum())
     c = 0.0 if not noise_only.any() else c
-    a = float((step_of(copy.deepcopy(scheduler), zero, t, one).double() - c * z).mean())
-    b = float((step_of(copy.deepcopy(scheduler), one, t, zero).double() - c * z).mean())
+    a = float((step_of(copy.deepcopy(scheduler), zero, t, one, eta).double() - c * z).mean())
+    b = float((step_of(copy.deepcopy(scheduler), one, t, zero, eta).double() - c * z).mean())
     x, e = (torch.from_numpy(TorchNoise(s).randn((1, 1, 1, PROBE))) for s in (1, 2))
-    found = step_of(scheduler, 3 * e, t, 5 * x).double()
+    found = step_of(scheduler, 3 * e, t, 5 * x, eta).double()
     expected = 5 * a * x + 3 * b * e + c * z
     error = float((found - expected).abs().max() / expected.abs().max())
     if not error <= TOLERANCE:
@@ -78,12 +109,13 @@ def probe_step(scheduler: Any, t: torch.Tensor) -> tuple[float, float, float, fl
     return c_in, a, b, c
 
 
-def step_of(scheduler: Any, e: torch.Tensor, t: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+def step_of(scheduler: Any, e: torch.Tensor, t: torch.Tensor, x: torch.Tensor, eta: float) -> torch.Tensor:
     import torch
 
     scaled_input(scheduler, x, t)  # Euler schedulers find their place in the table here
-    takes_generator = "generator" in inspect.signature(scheduler.step).parameters
-    extra = {"generator": torch.Generator("cpu").manual_seed(0)} if takes_generator else {}
+    offered = {"generator": torch.Generator("cpu").manual_seed(0), "eta": eta}
+    taken = inspect.signature(scheduler.step).parameters
+    extra = {name: value for name, value in offered.items() if name in taken}
     return scheduler.step(e, t, x, return_dict=False, **extra)[0]
 
 
@@ -102,10 +134,9 @@ def nonlinear_settings(config: dict[str, Any]) -> str:
 
 def fingerprint(table: ScheduleTable) -> str:
     """SHA-256 of the table: coefficients learned for one table are refused on another."""
-    columns = [table.timesteps, table.c_in, table.a, table.b, table.c, np.array([table.init_noise_sigma])]
-    return hashlib.sha256(json.dumps([c.tolist() for c in columns]).encode()).hexdigest()
+    return hashlib.sha256(json.dumps(table_to_json(table), sort_keys=True).encode()).hexdigest()
 
 
 def table_to_json(table: ScheduleTable) -> dict[str, Any]:
-    columns = {name: getattr(table, name).tolist() for name in ("timesteps", "c_in", "a", "b", "c")}
+    columns = {name: getattr(table, name).tolist() for name in COLUMNS}
     return {"init_noise_sigma": table.init_noise_sigma, **columns}

@@ -61,8 +61,9 @@ def test_rooms_do_not_import_the_stages_that_use_them(room: str) -> None:
         assert not {n for n in imports_of(path) if n.startswith(forbidden)}, path
 
 
-def test_runtime_stays_under_800_lines() -> None:
-    assert sum(len(p.read_text().splitlines()) for p in RUNTIME.glob("*.py")) < 800
+def test_runtime_stays_under_800_lines_that_are_not_blank() -> None:
+    lines = [line for path in RUNTIME.glob("*.py") for line in path.read_text().splitlines()]
+    assert sum(bool(line.strip()) for line in lines) < 800
 
 
 def test_nothing_pickles_or_trusts_remote_code() -> None:

@@ -56,11 +56,10 @@ def test_coefficients_of_one_are_no_coefficients_to_the_bit(sampler: Sampler) ->
     plain = sampler(PROMPTS[0], seed=1).latents
     assert (plain == sampler(PROMPTS[0], seed=1, coefficients=Coefficients.identity(4)).latents).all()
     noise = sampler.streams(1, 1)
-    folded = sampler.schedule(4)
-    x = sampler.initial_latents(noise, 1, folded, None, None)
-    conditioning = sampler.encode([PROMPTS[0]], 2.0)
+    conditioning = sampler.condition([PROMPTS[0]], 2.0)
+    x = noise[0].randn(conditioning.shape) * np.float32(table.init_noise_sigma)
     for i in range(4):  # the formula without any coefficient column
-        e = sampler.network_output(np.float32(table.c_in[i]) * x, table.timesteps[i], conditioning, 2.0)
+        e = sampler.network_output(np.float32(table.c_in[i]) * x, table.timesteps[i], conditioning)
         x_next = np.float32(table.a[i]) * x + np.float32(table.b[i]) * e
         x = x_next + np.float32(table.c[i]) * noise[0].randn(x.shape) if table.c[i] else x_next
     assert (x == plain).all()

@@ -10,7 +10,7 @@ from qsched_runtime import BundleError, Coefficients, ScheduleTable
 from qsched_runtime.noise import TorchNoise
 
 from qsched_edge.errors import ScheduleError
-from qsched_edge.schedule import fingerprint, probe
+from qsched_edge.schedule import Sampling, fingerprint, probe
 
 BETAS = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "steps_offset": 1}
 CASES = [
@@ -23,6 +23,7 @@ CASES = [
     ("FlowMatchEulerDiscreteScheduler", {"shift": 3.0}, (1, 4)),
 ]
 SHAPE = (1, 4, 8, 8)
+ETA = 0.3
 
 
 def config_of(name: str, settings: dict) -> dict:
@@ -39,10 +40,11 @@ def stock_trajectory(name: str, settings: dict, steps: int) -> np.ndarray:
     scheduler.set_timesteps(steps)
     generator = torch.Generator("cpu").manual_seed(7)
     x = torch.randn(SHAPE, generator=generator) * getattr(scheduler, "init_noise_sigma", 1.0)
-    extra = {} if name == "DDIMScheduler" else {"generator": generator}
+    extra = {"generator": generator, **({"eta": ETA} if name in ("TCDScheduler", "DDIMScheduler") else {})}
     for t in scheduler.timesteps:
         scaled = scheduler.scale_model_input(x, t) if hasattr(scheduler, "scale_model_input") else x
-        x = scheduler.step(torch.from_numpy(random_denoiser(scaled.numpy())), t, x, return_dict=False, **extra)[0]
+        e = torch.from_numpy(random_denoiser(scaled.numpy()))
+        x = scheduler.step(e, t, x, return_dict=False, **extra)[0]
     return x.numpy()
 
 
@@ -58,7 +60,7 @@ def table_trajectory(table: ScheduleTable) -> np.ndarray:
 @pytest.mark.parametrize(("name", "settings", "steps"), [(n, s, k) for n, s, ks in CASES for k in ks])
 def test_table_gives_the_stock_trajectory(name: str, settings: dict, steps: int) -> None:
     stock = stock_trajectory(name, settings, steps)
-    ours = table_trajectory(probe(config_of(name, settings), steps))
+    ours = table_trajectory(probe(config_of(name, settings), steps, Sampling(eta=ETA)))
     assert np.abs(ours - stock).max() <= 1e-5 * np.abs(stock).max()
 
 
@@ -74,13 +76,32 @@ def test_an_unsupported_scheduler_is_refused_by_name() -> None:
         probe({"_class_name": "PNDMScheduler"}, 4)
 
 
+def table_of(a: np.ndarray, b: np.ndarray, c: np.ndarray) -> ScheduleTable:
+    n = len(a)
+    return ScheduleTable(np.arange(float(n)), np.ones(n), a, b, c, np.ones(n), np.ones(n), 1.0)
+
+
+@pytest.mark.parametrize(("name", "settings"), [(n, s) for n, s, _ in CASES])
+def test_a_picture_enters_where_the_stock_scheduler_puts_it(name: str, settings: dict) -> None:
+    scheduler = getattr(diffusers, name)(**settings)
+    scheduler.set_timesteps(4)
+    table = probe(config_of(name, settings), 4).folded(Coefficients.identity(4))
+    x0, z = (torch.from_numpy(TorchNoise(s).randn(SHAPE)) for s in range(2))
+    for i, t in enumerate(scheduler.timesteps):
+        at = t.reshape(1)
+        stock = (
+            scheduler.scale_noise(x0, at, z) if hasattr(scheduler, "scale_noise") else scheduler.add_noise(x0, z, at)
+        )
+        np.testing.assert_allclose(table.noised(x0.numpy(), z.numpy(), i), stock.numpy(), rtol=1e-5, atol=1e-5)
+
+
 columns = st.lists(st.floats(-4, 4, allow_nan=False, width=32), min_size=4, max_size=4).map(np.array)
 
 
 @settings(max_examples=50, deadline=None)
 @given(a=columns, b=columns, c=columns)
 def test_coefficients_of_one_change_no_bit(a: np.ndarray, b: np.ndarray, c: np.ndarray) -> None:
-    table = ScheduleTable(np.arange(4.0), np.ones(4), a, b, c, 1.0)
+    table = table_of(a, b, c)
     folded = table.folded(Coefficients.identity(4))
     assert (folded.a[:, 0, 0, 0] == a.astype(np.float32)).all()
     assert (folded.b[:, 0, 0, 0] == b.astype(np.float32)).all()
@@ -89,14 +110,14 @@ def test_coefficients_of_one_change_no_bit(a: np.ndarray, b: np.ndarray, c: np.n
 @settings(max_examples=50, deadline=None)
 @given(a=columns, b=columns, c=columns, k=st.floats(-3, 3, width=32))
 def test_a_step_is_linear(a: np.ndarray, b: np.ndarray, c: np.ndarray, k: float) -> None:
-    folded = ScheduleTable(np.arange(4.0), np.ones(4), a, b, c, 1.0).folded(Coefficients.identity(4))
+    folded = table_of(a, b, c).folded(Coefficients.identity(4))
     x, e, z = (TorchNoise(s).randn(SHAPE) for s in range(3))
     scaled = folded.step(np.float32(k) * x, np.float32(k) * e, np.float32(k) * z, 1)
     np.testing.assert_allclose(scaled, k * folded.step(x, e, z, 1), rtol=1e-4, atol=1e-4)
 
 
 def test_per_channel_coefficients_scale_each_channel() -> None:
-    table = ScheduleTable(np.arange(2.0), np.ones(2), np.ones(2), np.zeros(2), np.zeros(2), 1.0)
+    table = table_of(np.ones(2), np.zeros(2), np.zeros(2))
     c_x = np.array([[1.0, 2.0, 3.0, 4.0], [1.0, 1.0, 1.0, 1.0]])
     x = np.ones(SHAPE, np.float32)
     step = table.folded(Coefficients(c_x, np.ones(2))).step(x, x, None, 0)
@@ -104,7 +125,7 @@ def test_per_channel_coefficients_scale_each_channel() -> None:
 
 
 def test_coefficients_that_do_not_fit_are_refused() -> None:
-    table = ScheduleTable(np.arange(2.0), np.ones(2), np.ones(2), np.ones(2), np.zeros(2), 1.0)
+    table = table_of(np.ones(2), np.ones(2), np.zeros(2))
     with pytest.raises(BundleError, match="4 steps do not fit a schedule of 2"):
         table.folded(Coefficients.identity(4))
     with pytest.raises(BundleError, match="finite"):

@@ -41,11 +41,8 @@ def draw(pipeline, prompts: list[str], steps: int) -> np.ndarray:
     for start in range(0, len(prompts), BATCH):
         some = prompts[start : start + BATCH]
         generators = [torch.Generator("cpu").manual_seed(start + i) for i in range(len(some))]
-        pictures.append(
-            pipeline(
-                some, num_inference_steps=steps, guidance_scale=GUIDANCE, generator=generators, output_type="np"
-            ).images  # fmt: skip
-        )
+        sampling = {"num_inference_steps": steps, "guidance_scale": GUIDANCE, "generator": generators}
+        pictures.append(pipeline(some, output_type="np", **sampling).images)
     return (np.concatenate(pictures).transpose(0, 3, 1, 2) * 2 - 1).astype(np.float32)
 
 
@@ -102,13 +99,18 @@ def save_grid() -> None:
     rows = []
     for style in STYLES:
         chosen = [
-            next((c for c in combinations() if (c.concept, c.style) == (name, style) and c.held_out), Combination(name, style))
+            next(
+                (c for c in combinations() if (c.concept, c.style) == (name, style) and c.held_out),
+                Combination(name, style),
+            )
             for name in GRID
         ]
         pictures = draw(student, [c.caption for c in chosen], steps)
         rows.append(np.concatenate(list(((pictures + 1) * 127.5).round().transpose(0, 2, 3, 1)), axis=1))
     grid = Image.fromarray(np.concatenate(rows).astype(np.uint8))
-    grid.resize((len(GRID) * SIDE * 2, len(STYLES) * SIDE * 2), Image.Resampling.LANCZOS).save(publish.TARGET / "grid.png")
+    grid.resize((len(GRID) * SIDE * 2, len(STYLES) * SIDE * 2), Image.Resampling.LANCZOS).save(
+        publish.TARGET / "grid.png"
+    )
 
 
 def save_curves() -> None:

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from qsched_runtime import Coefficients, Sampler, Step
-from qsched_runtime.noise import TorchNoise
-from qsched_runtime.sampler import Feeds
+from qsched_runtime.sampler import Conditioning, draw
 
 from qsched_edge.jaq.loss import Judge, Scores
 
@@ -21,7 +20,7 @@ class Batch:
 
     prompts: tuple[str, ...]
     seeds: tuple[int, ...]
-    conditioning: Feeds
+    conditioning: Conditioning
 
 
 class Objective:
@@ -32,20 +31,21 @@ class Objective:
 
     def __init__(self, sampler: Sampler, judge: Judge, prompts: Sequence[str], first_seed: int, steps: int) -> None:
         self.sampler, self.judge, self.steps, self.passes = sampler, judge, steps, 0
-        self.scale = sampler.manifest.guidance.default
         self.batches = []
         for start in range(0, len(prompts), BATCH):
             some = tuple(prompts[start : start + BATCH])
             seeds = tuple(range(first_seed + start, first_seed + start + len(some)))
-            self.batches.append(Batch(some, seeds, sampler.encode(some, self.scale)))
+            self.batches.append(Batch(some, seeds, sampler.condition(some)))
 
     def trajectory(self, batch: Batch, coefficients: Coefficients) -> Iterator[Step]:
         """The sampler's own steps for one batch; counts the passes."""
-        schedule = self.sampler.schedule(self.steps, coefficients)
-        streams = [TorchNoise(seed) for seed in batch.seeds]
-        x = self.sampler.initial_latents(streams, len(streams), schedule, None, None)
-        for step in self.sampler.trajectory(x, batch.conditioning, schedule, streams, self.scale):
-            self.passes += len(streams)
+        schedule, streams = (
+            self.sampler.schedule(self.steps, coefficients),
+            self.sampler.streams(batch.seeds, len(batch.seeds)),
+        )
+        x = draw(streams, batch.conditioning.shape) * np.float32(schedule.table.init_noise_sigma)
+        for step in self.sampler.trajectory(x, batch.conditioning, schedule, streams):
+            self.passes += len(batch.seeds)
             yield step
 
     def images(self, batch: Batch, coefficients: Coefficients) -> np.ndarray:
@@ -56,6 +56,4 @@ class Objective:
     def scores(self, coefficients: Coefficients) -> Scores:
         """Both raw terms of every picture, in the order of the prompts."""
         parts = [self.judge.scores(self.images(b, coefficients), b.prompts) for b in self.batches]
-        return Scores(
-            np.concatenate([p.text_image for p in parts]), np.concatenate([p.quality for p in parts])
-        )  # fmt: skip
+        return Scores(np.concatenate([p.text_image for p in parts]), np.concatenate([p.quality for p in parts]))

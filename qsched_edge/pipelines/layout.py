@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from qsched_runtime.manifest import Guidance, LatentSpec
 
 from qsched_edge.capture.graph import Captured
+from qsched_edge.schedule import Sampling
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,8 @@ class Layout:
     components: tuple[ComponentPlan, ...]
     backbone: str
     decoder: str
+    encoder: str | None
     tokenizers: tuple[str, ...]
     latents: LatentSpec
     guidance: Guidance
+    sampling: Sampling = field(default_factory=Sampling)

@@ -44,6 +44,7 @@ def layout(spec: ModelSpec) -> Layout:
         ),
         backbone="unet",
         decoder="vae_decoder",
+        encoder=None,
         tokenizers=("tokenizer",),
         latents=LatentSpec(
             channels=unet_config["in_channels"],
@@ -53,6 +54,7 @@ def layout(spec: ModelSpec) -> Layout:
             shift_factor=vae_config.get("shift_factor") or 0.0,
             pixels_per_latent=autoencoder.pixels_per_latent(vae_config),
             multiple_of=unet.multiple_of(unet_config),
+            patch=0,
         ),
         guidance=Guidance("embedded" if condition else "classifier-free", spec.recipe.guidance),
     )

@@ -14,6 +14,11 @@ def to_uint8(decoded: np.ndarray) -> np.ndarray:
     return np.round(unit.transpose(0, 2, 3, 1) * np.float32(255)).astype(np.uint8)
 
 
+def from_uint8(images: np.ndarray) -> np.ndarray:
+    """uint8 [B, H, W, 3] -> encoder input float32 [B, 3, H, W] in -1..1."""
+    return images.transpose(0, 3, 1, 2).astype(np.float32) / np.float32(255) * np.float32(2) - np.float32(1)
+
+
 def png_bytes(image: np.ndarray) -> bytes:
     """uint8 [H, W, 3] -> an 8-bit RGB PNG."""
     height, width, _ = image.shape

@@ -8,11 +8,10 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from qsched_runtime.errors import BundleError
+from qsched_runtime.errors import BundleError, RequestError
 from qsched_runtime.noise import ALGORITHM
-from qsched_runtime.schedule import Coefficients, ScheduleTable
+from qsched_runtime.schedule import COLUMNS, Coefficients, ScheduleTable
 
-COLUMNS = ("init_noise_sigma", "timesteps", "c_in", "a", "b", "c")
 FORMAT, VERSION = "qsched-bundle", 1
 NAME = "qsched.json"
 
@@ -49,7 +48,10 @@ class TokenizerSpec:
 
 @dataclass(frozen=True)
 class LatentSpec:
-    """Default latents [channels, height, width]; the decoder sees x / scaling_factor + shift_factor."""
+    """Default latents [channels, height, width]; the decoder sees x / scaling_factor + shift_factor.
+
+    Height and width are multiples of `multiple_of`; `patch` is the side of the patches the backbone reads (0: none).
+    """
 
     channels: int
     height: int
@@ -58,14 +60,28 @@ class LatentSpec:
     shift_factor: float
     pixels_per_latent: int
     multiple_of: int
+    patch: int
+
+    def shape(self, height: int | None = None, width: int | None = None) -> tuple[int, int, int]:
+        """[C, h, w] for a picture of `height` x `width` pixels; RequestError if the network cannot take it."""
+        grid = self.pixels_per_latent * self.multiple_of
+        for name, pixels in (("height", height), ("width", width)):
+            if pixels is not None and (pixels <= 0 or pixels % grid):
+                raise RequestError(f"{name} {pixels} does not fit this model: use a multiple of {grid}")
+        sides = (height or self.height * self.pixels_per_latent, width or self.width * self.pixels_per_latent)
+        return (self.channels, *(side // self.pixels_per_latent for side in sides))  # type: ignore[return-value]
 
 
 @dataclass(frozen=True)
 class Guidance:
-    """`kind` "none", "classifier-free" or "embedded" (the network reads the scale itself); `default` is the scale."""
+    """`kind` "none", "classifier-free" or "embedded" (the network reads the scale itself); `default` is the scale.
+
+    `zero_empty_negative`: an empty negative prompt stands for text outputs of zeros.
+    """
 
     kind: str
     default: float
+    zero_empty_negative: bool = False
 
 
 @dataclass(frozen=True)
@@ -75,6 +91,7 @@ class Manifest:
     name: str
     backbone: str
     decoder: str
+    encoder: str | None
     components: dict[str, Component]
     tokenizers: dict[str, TokenizerSpec]
     latents: LatentSpec
@@ -107,12 +124,14 @@ def parse(raw: dict[str, Any]) -> Manifest:
     if raw["noise"]["algorithm"] != ALGORITHM:
         raise BundleError(f"noise algorithm {raw['noise']['algorithm']!r} is unknown: this runtime has {ALGORITHM!r}")
     components = {name: Component(name, c["file"], c["inputs"]) for name, c in raw["components"].items()}
-    schedules = {int(n): ScheduleTable(**{name: s[name] for name in COLUMNS}) for n, s in raw["schedules"].items()}
+    schedules = {
+        int(n): ScheduleTable(**{c: s[c] for c in (*COLUMNS, "init_noise_sigma")}) for n, s in raw["schedules"].items()
+    }
     coefficients = {int(n): Coefficients(s["c_x"], s["c_eps"]) for n, s in raw["schedules"].items()}
     for n, table in schedules.items():
         table.folded(coefficients[n])  # raises where they do not fit
     manifest = Manifest(
-        raw["name"], raw["backbone"], raw["decoder"], components,
+        raw["name"], raw["backbone"], raw["decoder"], raw["encoder"], components,
         {name: TokenizerSpec(**t) for name, t in raw["tokenizers"].items()},
         LatentSpec(**raw["latents"]), Guidance(**raw["guidance"]),
         schedules, coefficients, int(raw["default_steps"]),

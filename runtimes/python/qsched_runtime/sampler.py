@@ -5,21 +5,29 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from qsched_runtime import manifest as manifests
-from qsched_runtime.errors import BundleError, RequestError
-from qsched_runtime.image import to_uint8
-from qsched_runtime.manifest import Component, Manifest
+from qsched_runtime.errors import RequestError
+from qsched_runtime.image import from_uint8, to_uint8
+from qsched_runtime.manifest import Manifest
 from qsched_runtime.noise import TorchNoise
 from qsched_runtime.schedule import Coefficients, FoldedSchedule
-from qsched_runtime.sessions import Graph
-from qsched_runtime.tokenize import load_tokenizer
+from qsched_runtime.sessions import Feeds, Graph
+from qsched_runtime.sources import MOVING, Known, patchify, unpatchify
+from qsched_runtime.tokenize import Tokenizer, load_tokenizer
 
-Feeds = dict[str, np.ndarray]
 Streams = list[TorchNoise]
+
+
+@dataclass(frozen=True)
+class Conditioning:
+    """What stays the same over the steps: the backbone's fixed inputs, the guidance scale, latents' [B, C, h, w]."""
+
+    feeds: Feeds
+    guidance_scale: float
+    shape: tuple[int, int, int, int]
 
 
 @dataclass(frozen=True)
@@ -44,18 +52,17 @@ class Output:
 class Sampler:
     """Draws pictures from a bundle: `Sampler.from_pretrained(folder)("a red apple", seed=42).images[0]`."""
 
-    def __init__(self, manifest: Manifest, graphs: Mapping[str, Callable[[Feeds], Feeds]], tokenizers: dict) -> None:
+    def __init__(
+        self, manifest: Manifest, graphs: Mapping[str, Callable[[Feeds], Feeds]], tokenizers: Mapping[str, Tokenizer]
+    ) -> None:
         self.manifest, self.graphs, self.tokenizers = manifest, graphs, tokenizers
+        self.backbone = manifest.components[manifest.backbone]
 
     @classmethod
     def from_pretrained(
-        cls,
-        path: str | Path,
-        *,
-        providers: Sequence[str] = ("CPUExecutionProvider",),
-        memory: str = "low",
+        cls, path: str | Path, *, providers: Sequence[str] = ("CPUExecutionProvider",), memory: str = "low",
         threads: int | None = None,
-    ) -> Sampler:
+    ) -> Sampler:  # fmt: skip
         """Check every file of the bundle at `path`, then load it.
 
         `providers` are onnxruntime's names; one that is missing raises ProviderError. `memory` "low" keeps
@@ -71,30 +78,29 @@ class Sampler:
         return cls(manifest, graphs, tokenizers)
 
     def __call__(
-        self,
-        prompt: str | Sequence[str],
-        *,
-        seed: int | Sequence[int] = 0,
-        num_inference_steps: int | None = None,
-        guidance_scale: float | None = None,
-        negative_prompt: str = "",
-        height: int | None = None,
-        width: int | None = None,
-        coefficients: Coefficients | None = None,
-        callback_on_step_end: Callable[[Step], None] | None = None,
-    ) -> Output:
+        self, prompt: str | Sequence[str], *, seed: int | Sequence[int] = 0, num_inference_steps: int | None = None,
+        guidance_scale: float | None = None, negative_prompt: str = "", height: int | None = None,
+        width: int | None = None, image: np.ndarray | None = None, strength: float = 0.8,
+        coefficients: Coefficients | None = None, callback_on_step_end: Callable[[Step], None] | None = None,
+    ) -> Output:  # fmt: skip
         """Sample one picture per prompt.
 
         One integer `seed` is one noise stream for the whole batch; a list gives each picture its own, as diffusers does
-        with one generator or a list. `height` and `width` are pixels. `coefficients` replace the bundle's own.
+        with one generator or a list. `height` and `width` are pixels. `image` uint8 [H, W, 3] or [B, H, W, 3] is where
+        sampling starts: `strength` in 0..1 is the share of the steps that follow. `coefficients` replace the bundle's.
         """
         prompts = [prompt] if isinstance(prompt, str) else list(prompt)
-        schedule = self.schedule(num_inference_steps, coefficients)
-        streams = self.streams(seed, len(prompts))
-        scale = self.manifest.guidance.default if guidance_scale is None else float(guidance_scale)
-        conditioning = self.encode(prompts, scale, negative_prompt)
-        x = self.initial_latents(streams, len(prompts), schedule, height, width)
-        for step in self.trajectory(x, conditioning, schedule, streams, scale):
+        if image is not None:
+            image = np.broadcast_to(image, (len(prompts), *image.shape[-3:]))
+            height, width = image.shape[1:3]
+        schedule, streams = self.schedule(num_inference_steps, coefficients), self.streams(seed, len(prompts))
+        conditioning = self.condition(prompts, guidance_scale, negative_prompt, height, width)
+        first = 0 if image is None else first_step(len(schedule.table), strength)
+        if image is None:
+            x = draw(streams, conditioning.shape) * np.float32(schedule.table.init_noise_sigma)
+        else:
+            x = schedule.noised(self.encode(image, streams), draw(streams, conditioning.shape), first)
+        for step in self.trajectory(x, conditioning, schedule, streams, first):
             x = step.x_next
             if callback_on_step_end:
                 callback_on_step_end(step)
@@ -110,90 +116,80 @@ class Sampler:
 
     @staticmethod
     def streams(seed: int | Sequence[int], batch: int) -> Streams:
+        """One noise stream, or one for each picture."""
         seeds = [seed] if isinstance(seed, (int, np.integer)) else list(seed)
         if len(seeds) not in (1, batch):
             raise RequestError(f"{len(seeds)} seeds for {batch} prompts: give one, or one for each")
         return [TorchNoise(int(s)) for s in seeds]
 
-    def initial_latents(
-        self, streams: Streams, batch: int, schedule: FoldedSchedule, height: int | None, width: int | None
-    ) -> np.ndarray:
-        """Noise float32 [B, C, h, w] scaled by init_noise_sigma; sizes in pixels must suit the network."""
-        spec = self.manifest.latents
-        grid = spec.pixels_per_latent * spec.multiple_of
-        sides = []
-        for name, pixels, default in (("height", height, spec.height), ("width", width, spec.width)):
-            if pixels is not None and (pixels <= 0 or pixels % grid):
-                raise RequestError(f"{name} {pixels} does not fit this model: use a multiple of {grid}")
-            sides.append(default if pixels is None else pixels // spec.pixels_per_latent)
-        x = draw(streams, (batch, spec.channels, *sides))
-        return x * np.float32(schedule.table.init_noise_sigma)
-
-    def encode(self, prompts: Sequence[str], guidance_scale: float, negative_prompt: str = "") -> Feeds:
-        """The backbone's inputs that do not change over the steps; twice the batch under classifier-free guidance."""
-        texts = [*[negative_prompt] * len(prompts), *prompts] if self.guides(guidance_scale) else list(prompts)
-        if negative_prompt and not self.guides(guidance_scale):
+    def condition(
+        self, prompts: Sequence[str], guidance_scale: float | None = None, negative_prompt: str = "",
+        height: int | None = None, width: int | None = None,
+    ) -> Conditioning:  # fmt: skip
+        """Run the text encoders; under classifier-free guidance the negative prompts come first in every batch."""
+        scale = self.manifest.guidance.default if guidance_scale is None else float(guidance_scale)
+        shape = (len(prompts), *self.manifest.latents.shape(height, width))
+        if negative_prompt and not self.guides(scale):
             raise RequestError(f"negative_prompt {negative_prompt!r} has no effect: this bundle runs without guidance")
-        encoded: Feeds = {}
+        texts = [*[negative_prompt] * len(prompts), *prompts] if self.guides(scale) else list(prompts)
+        known = Known(texts, scale, shape[2:], self.manifest.latents, self.tokenizers)
         for component in self.manifest.components.values():
             if any("tokenizer" in source for source in component.inputs.values()):
-                feeds = {n: self.constant_input(s, texts, encoded, guidance_scale) for n, s in component.inputs.items()}
-                encoded |= {f"{component.name}.{k}": v for k, v in self.graphs[component.name](feeds).items()}
-        return {
-            name: self.constant_input(source, texts, encoded, guidance_scale)
-            for name, source in self.backbone.inputs.items()
-            if source not in ("latents", "timestep")
-        }
-
-    def constant_input(self, source: Any, texts: list[str], encoded: Feeds, guidance_scale: float) -> np.ndarray:
-        """Resolve one source of qsched.json: {"tokenizer": ..}, {"outputs": [..]} or {"guidance_embedding": width}."""
-        match source:
-            case {"tokenizer": name}:
-                return np.array([self.tokenizers[name](text) for text in texts], np.int64)
-            case {"outputs": names}:
-                return np.concatenate([encoded[name] for name in names], axis=-1)
-            case {"guidance_embedding": width}:
-                return np.repeat(guidance_embedding(guidance_scale, width), len(texts), axis=0)
-        raise BundleError(f"input source {source!r} is unknown to this runtime: use a newer one")
+                outputs = self.graphs[component.name]({n: known.value(s) for n, s in component.inputs.items()})
+                if self.manifest.guidance.zero_empty_negative and self.guides(scale) and not negative_prompt:
+                    outputs = {
+                        k: np.concatenate([0 * v[: len(prompts)], v[len(prompts) :]]) for k, v in outputs.items()
+                    }
+                known.outputs.update({f"{component.name}.{k}": v for k, v in outputs.items()})
+        fixed = {n: known.value(s) for n, s in self.backbone.inputs.items() if s not in MOVING}
+        return Conditioning(fixed, scale, shape)
 
     def trajectory(
-        self, x: np.ndarray, conditioning: Feeds, schedule: FoldedSchedule, streams: Streams, guidance_scale: float
+        self, x: np.ndarray, conditioning: Conditioning, schedule: FoldedSchedule, streams: Streams, first: int = 0
     ) -> Iterator[Step]:
-        """Yield every step from latents `x` on; `streams` go on giving the noise."""
-        for i in range(len(schedule.table)):
+        """Yield the steps from `first` on, starting at latents `x`; `streams` go on giving the noise."""
+        for i in range(first, len(schedule.table)):
             x_in, t = schedule.scale_model_input(x, i), schedule.table.timesteps[i]
-            e = self.network_output(x_in, t, conditioning, guidance_scale)
+            e = self.network_output(x_in, t, conditioning)
             z = draw(streams, x.shape) if schedule.draws_noise(i) else None
             x_next = schedule.step(x, e, z, i)
             yield Step(i, x, e, z, x_next)
             x = x_next
 
-    def network_output(self, x: np.ndarray, timestep: float, conditioning: Feeds, guidance_scale: float) -> np.ndarray:
+    def network_output(self, x: np.ndarray, timestep: float, conditioning: Conditioning) -> np.ndarray:
         """e float32, shaped as x; guided: e = e_negative + guidance_scale (e_prompt - e_negative)."""
-        guided = self.guides(guidance_scale)
-        latents = np.concatenate([x, x]) if guided else x
-        moving = {"latents": latents, "timestep": np.array([timestep])}
-        feeds = {n: moving[s] for n, s in self.backbone.inputs.items() if s in ("latents", "timestep")}
-        (e,) = self.graphs[self.backbone.name](feeds | conditioning).values()
+        guided, patch = self.guides(conditioning.guidance_scale), self.manifest.latents.patch
+        latents = patchify(np.concatenate([x, x]) if guided else x, patch)
+        moving = {"latents": latents, "timestep": np.array([timestep]), "timesteps": np.full(len(latents), timestep)}
+        feeds = {n: moving[s] for n, s in self.backbone.inputs.items() if s in MOVING}
+        (e,) = self.graphs[self.backbone.name](feeds | conditioning.feeds).values()
+        e = unpatchify(e, patch, x.shape[2:])
         if not guided:
             return e
         e_negative, e_prompt = np.split(e, 2)
-        return e_negative + np.float32(guidance_scale) * (e_prompt - e_negative)
+        return e_negative + np.float32(conditioning.guidance_scale) * (e_prompt - e_negative)
 
     def decode(self, x: np.ndarray) -> np.ndarray:
         """Latents float32 [B, C, h, w] -> pictures float32 [B, 3, H, W], about -1..1."""
         spec, decoder = self.manifest.latents, self.manifest.components[self.manifest.decoder]
-        (name,) = decoder.inputs
         scaled = x / np.float32(spec.scaling_factor) + np.float32(spec.shift_factor)
-        (pictures,) = self.graphs[decoder.name]({name: scaled}).values()
+        (pictures,) = self.graphs[decoder.name](dict.fromkeys(decoder.inputs, scaled)).values()
         return pictures
+
+    def encode(self, image: np.ndarray, streams: Streams) -> np.ndarray:
+        """Pictures uint8 [B, H, W, 3] -> latents float32 [B, C, h, w], sampled where the encoder is variational."""
+        spec, name = self.manifest.latents, self.manifest.encoder
+        if not name:
+            raise RequestError("image: this bundle has no VAE encoder; export it with --encoder")
+        inputs = self.manifest.components[name].inputs
+        (latents,) = self.graphs[name]({n: from_uint8(image) for n in inputs}).values()
+        if latents.shape[1] == 2 * spec.channels:
+            mean, log_variance = np.split(latents, 2, axis=1)
+            latents = mean + np.exp(np.float32(0.5) * np.clip(log_variance, -30, 20)) * draw(streams, mean.shape)
+        return (latents - np.float32(spec.shift_factor)) * np.float32(spec.scaling_factor)
 
     def guides(self, guidance_scale: float) -> bool:
         return self.manifest.guidance.kind == "classifier-free" and guidance_scale > 1
-
-    @property
-    def backbone(self) -> Component:
-        return self.manifest.components[self.manifest.backbone]
 
 
 def draw(streams: Streams, shape: tuple[int, ...]) -> np.ndarray:
@@ -203,9 +199,7 @@ def draw(streams: Streams, shape: tuple[int, ...]) -> np.ndarray:
     return np.concatenate([stream.randn((1, *shape[1:])) for stream in streams])
 
 
-def guidance_embedding(guidance_scale: float, width: int) -> np.ndarray:
-    """float32 [1, width]: sin and cos of 1000 (guidance_scale - 1), as LCM (arXiv 2310.04378) feeds its scale."""
-    half = width // 2
-    rates = np.exp(np.arange(half, dtype=np.float32) * np.float32(-np.log(10000.0) / (half - 1)))
-    angles = np.float32(guidance_scale - 1) * np.float32(1000) * rates
-    return np.concatenate([np.sin(angles), np.cos(angles)])[None]
+def first_step(steps: int, strength: float) -> int:
+    if not 0 < strength <= 1 or int(steps * strength) < 1:
+        raise RequestError(f"strength {strength} leaves no step of {steps}: use {1 / steps:g} to 1")
+    return steps - int(steps * strength)

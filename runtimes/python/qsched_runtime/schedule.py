@@ -9,6 +9,8 @@ import numpy as np
 
 from qsched_runtime.errors import BundleError
 
+COLUMNS = ("timesteps", "c_in", "a", "b", "c", "start_x0", "start_noise")
+
 
 @dataclass(frozen=True)
 class Coefficients:
@@ -36,7 +38,8 @@ class ScheduleTable:
     """One row per step i: the network sees `c_in x` at `timestep`; then x' = a c_x x + b c_eps e + c z.
 
     All columns are float64 [steps]; `init_noise_sigma` scales the initial noise. z is drawn only where c is
-    not zero. Probed from the stock diffusers scheduler, hence free of any scheduler class.
+    not zero. A picture's latents enter at step i as start_x0 x0 + start_noise z. Probed from the stock diffusers
+    scheduler, hence free of any scheduler class.
     """
 
     timesteps: np.ndarray
@@ -44,12 +47,14 @@ class ScheduleTable:
     a: np.ndarray
     b: np.ndarray
     c: np.ndarray
+    start_x0: np.ndarray
+    start_noise: np.ndarray
     init_noise_sigma: float
 
     def __post_init__(self) -> None:
-        for name in ("timesteps", "c_in", "a", "b", "c"):
+        for name in COLUMNS:
             object.__setattr__(self, name, finite(name, getattr(self, name), (1,)))
-        if len({len(column) for column in (self.timesteps, self.c_in, self.a, self.b, self.c)}) != 1:
+        if len({len(getattr(self, name)) for name in COLUMNS}) != 1:
             raise BundleError("the columns of the schedule differ in length: make the bundle again")
 
     def __len__(self) -> int:
@@ -86,6 +91,10 @@ class FoldedSchedule:
 
     def scale_model_input(self, x: np.ndarray, i: int) -> np.ndarray:
         return np.float32(self.table.c_in[i]) * x
+
+    def noised(self, x0: np.ndarray, z: np.ndarray, i: int) -> np.ndarray:
+        """Latents of a picture, noised to where step i begins."""
+        return np.float32(self.table.start_x0[i]) * x0 + np.float32(self.table.start_noise[i]) * z
 
     def draws_noise(self, i: int) -> bool:
         return bool(self.table.c[i] != 0)

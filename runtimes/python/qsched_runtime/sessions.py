@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import onnxruntime as ort
 
 from qsched_runtime.errors import BundleError, ProviderError
 
+Feeds = dict[str, np.ndarray]
 DTYPES = {"float": np.float32, "float16": np.float16, "int64": np.int64, "int32": np.int32}
 
 
@@ -21,6 +23,14 @@ def check_providers(providers: Sequence[str]) -> None:
             raise ProviderError(
                 f"{provider} is not in this onnxruntime (it has {', '.join(available)}): install its build"
             )
+
+
+def check_external_data(path: Path) -> None:
+    """Raise BundleError if the graph names a data file anywhere but beside itself (onnxruntime checks since 1.24)."""
+    for length, rest in re.findall(rb"\x0a\x08location\x12([\x01-\x7f])([^\x00]{,127})", path.read_bytes(), re.DOTALL):
+        name = rest[: length[0]].decode("utf-8", "replace")
+        if Path(name).name != name or not (path.parent / name).is_file():
+            raise BundleError(f"{path} reads its weights from {name!r}: refused, they belong beside it")
 
 
 def session_options(memory: str, threads: int | None) -> ort.SessionOptions:
@@ -41,6 +51,7 @@ class Graph:
         if memory not in ("low", "fast"):
             raise ProviderError(f"memory mode {memory!r} is unknown: use 'low' or 'fast'")
         check_providers(providers)
+        check_external_data(path)
         try:
             self.session = ort.InferenceSession(path, session_options(memory, threads), providers=list(providers))
         except Exception as error:  # onnxruntime's exception classes share no public base
@@ -50,6 +61,6 @@ class Graph:
         self.inputs = {i.name: DTYPES[i.type[7:-1]] for i in self.session.get_inputs()}
         self.outputs = [o.name for o in self.session.get_outputs()]
 
-    def __call__(self, feeds: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    def __call__(self, feeds: Feeds) -> Feeds:
         cast = {name: np.ascontiguousarray(feeds[name], dtype) for name, dtype in self.inputs.items()}
         return dict(zip(self.outputs, self.session.run(self.outputs, cast), strict=True))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
@@ -29,6 +29,7 @@ def byte_alphabet() -> dict[int, str]:
 
 
 ALPHABET = byte_alphabet()
+Tokenizer = Callable[[str], list[int]]
 
 
 class ClipTokenizer:
@@ -113,7 +114,7 @@ def split_words(text: str) -> Iterator[str]:
         i = end
 
 
-def load_tokenizer(path: Path, spec: TokenizerSpec) -> ClipTokenizer:
+def load_tokenizer(path: Path, spec: TokenizerSpec) -> Tokenizer:
     """Read a tokenizer.json; raises BundleError when it is not the kind that `spec` names."""
     if spec.kind != "clip":
         raise BundleError(f"tokenizer kind {spec.kind!r} is unknown to this runtime: use a newer one")
