@@ -5,14 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from qsched_runtime import Coefficients, Sampler, ScheduleTable
 from qsched_runtime import manifest as manifests
-from qsched_runtime.manifest import FORMAT, NAME, VERSION, BundleFile, Manifest, sha256
+from qsched_runtime.manifest import FORMAT, NAME, VERSION, BundleFile, Manifest, TokenizerSpec, sha256
 from qsched_runtime.noise import ALGORITHM, TorchNoise
 from qsched_runtime.sampler import draw
 
@@ -24,22 +24,12 @@ from qsched_edge.staging import write_json
 GOLDEN = "selftest/golden.json"
 
 
-@dataclass(frozen=True)
-class TokenizerFacts:
-    """What the runtime must know of a tokenizer besides its file."""
-
-    length: int
-    bos_id: int
-    eos_id: int
-    pad_id: int
-
-
 def manifest_json(
     name: str,
     layout: Layout,
     precision: Mapping[str, str],
     outputs: Mapping[str, tuple[str, ...]],
-    tokenizers: Mapping[str, TokenizerFacts],
+    tokenizers: Mapping[str, TokenizerSpec],
     schedules: Mapping[int, ScheduleTable],
     provenance: Mapping[str, Any],
 ) -> dict[str, Any]:
@@ -61,9 +51,7 @@ def manifest_json(
             }
             for c in layout.components
         },
-        "tokenizers": {
-            n: {"kind": "clip", "file": f"{n}/tokenizer.json", **asdict(t)} for n, t in tokenizers.items()
-        },
+        "tokenizers": {name: asdict(t) for name, t in tokenizers.items()},
         "latents": asdict(layout.latents),
         "guidance": asdict(layout.guidance),
         "noise": {"algorithm": ALGORITHM},

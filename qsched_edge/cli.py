@@ -64,6 +64,8 @@ def export(
     bits: Annotated[int, typer.Option(help="Bits per weight: 4, 8, 16 or 32.")] = 4,
     output: Output = None,
     method: Annotated[str, typer.Option(help="Quantizer: rtn (Intel Neural Compressor's round-to-nearest).")] = "rtn",
+    encoder: Annotated[bool, typer.Option("--encoder", help="Bring the VAE encoder, to start from pictures.")] = False,
+    decoder: Annotated[str, typer.Option(help="full, or tiny where the recipe names a tiny decoder.")] = "full",
     force: Force = False,
     quiet: Quiet = False,
 ) -> None:
@@ -77,7 +79,8 @@ def export(
     spec = resolve(model)
     target = output or Path(f"{spec.recipe.name}-w{bits}")
     stage = load("qsched_edge.export", "export")
-    stage.export(spec, stage.ExportSettings(bits, method), target, force, quiet)
+    settings = stage.ExportSettings(bits, method, stage.Choices(encoder, decoder))
+    stage.export(spec, settings, target, force, quiet)
     from qsched_runtime import manifest
 
     from qsched_edge.bundle import bundle_bytes

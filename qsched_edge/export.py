@@ -6,7 +6,7 @@ import platform
 import shutil
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from math import prod
@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from qsched_runtime import Sampler
-from qsched_runtime.manifest import NAME, sha256
+from qsched_runtime.manifest import NAME, TokenizerSpec, sha256
 
 from qsched_edge import bundle, progress, torchvision_schema
-from qsched_edge.pipelines import ComponentPlan, Layout, layout_of
+from qsched_edge.pipelines import Choices, ComponentPlan, Layout, layout_of
 from qsched_edge.quantize.rewrite import SMALL, Layer, write_graph
 from qsched_edge.recipes import ModelSpec, read_json
 from qsched_edge.schedule import probe
@@ -25,6 +25,7 @@ from qsched_edge.staging import Staging, write_json, write_text
 from qsched_edge.weights import Weights, weight_files
 
 LAYERS = "quantization.json"
+TOKENIZERS = {"CLIPTokenizer": "clip", "T5Tokenizer": "unigram"}  # class -> kind in qsched.json
 PACKAGES = ("qsched-edge", "torch", "diffusers", "transformers", "onnx", "onnxruntime", "neural-compressor")
 
 
@@ -34,14 +35,13 @@ class ExportSettings:
 
     bits: int = 4
     method: str = "rtn"
+    choices: Choices = field(default_factory=Choices)
 
 
 def export(spec: ModelSpec, settings: ExportSettings, output: Path, force: bool = False, quiet: bool = False) -> Path:
     """Write the bundle of `spec` to `output` with all coefficients one; finished components survive an interruption."""
-    layout = layout_of(spec)
-    sources = {
-        f"{c.source}/{f.name}": sha256(f) for c in layout.components for f in weight_files(spec.folder / c.source)
-    }
+    layout = layout_of(spec, settings.choices)
+    sources = {f"{c.name}/{f.name}": sha256(f) for c in layout.components for f in weight_files(c.source)}
     arguments = {"recipe": repr(spec.recipe), "settings": repr(settings), "sources": sources, "versions": versions()}
     with Staging(output, arguments, force) as staging:
         for plan in layout.components:
@@ -53,7 +53,7 @@ def export(spec: ModelSpec, settings: ExportSettings, output: Path, force: bool 
 def write_component(spec: ModelSpec, plan: ComponentPlan, settings: ExportSettings, quiet: bool, folder: Path) -> None:
     """model.onnx, model.onnx_data, config.json and a report of the precisions in `folder`."""
     captured = plan.capture()
-    with Weights(weight_files(spec.folder / plan.source), plan.prefix) as weights:
+    with Weights(weight_files(plan.source), plan.prefixes, plan.aliases) as weights:
         total = sum(prod(weights.shape(name)) for name in captured.weight_names)
         with progress.bar(f"{plan.name} W{settings.bits}", total, "weights", quiet) as advance:
             layers = write_graph(
@@ -63,7 +63,7 @@ def write_component(spec: ModelSpec, plan: ComponentPlan, settings: ExportSettin
                 folder,
                 advance,
             )
-    config = spec.folder / plan.source / "config.json"
+    config = plan.source / "config.json"
     shutil.copyfile(config, folder / "config.json")
     kept = {layer.name: layer.precision for layer in layers if prod(layer.shape) >= SMALL}
     write_json(folder / LAYERS, {"precision": precision_of(layers), "outputs": captured.outputs, "layers": kept})
@@ -80,9 +80,9 @@ def precision_of(layers: list[Layer]) -> str:
 def finish(spec: ModelSpec, settings: ExportSettings, layout: Layout, folder: Path, sources: Mapping[str, str]) -> None:
     """Everything but the graphs: tokenizers, schedules, licences, card, self-test and, last, qsched.json."""
     reports = {c.name: read_json(folder / c.name / LAYERS) for c in layout.components}
-    tokenizers = {name: write_tokenizer(spec.folder / name, folder / name) for name in layout.tokenizers}
+    tokenizers = {name: write_tokenizer(spec, name, folder / name) for name in layout.tokenizers}
     (folder / "scheduler").mkdir(exist_ok=True)
-    write_json(folder / "scheduler/scheduler_config.json", spec.config("scheduler"))
+    write_json(folder / "scheduler/scheduler_config.json", spec.scheduler_config())
     write_json(folder / "model_index.json", model_index(spec, layout))
     copy_licenses(spec, folder)
     raw = bundle.manifest_json(
@@ -91,7 +91,7 @@ def finish(spec: ModelSpec, settings: ExportSettings, layout: Layout, folder: Pa
         {name: report["precision"] for name, report in reports.items()},
         {name: tuple(report["outputs"]) for name, report in reports.items()},
         tokenizers,
-        {steps: probe(spec.config("scheduler"), steps, layout.sampling) for steps in spec.recipe.steps},
+        {steps: probe(spec.scheduler_config(), steps, layout.sampling) for steps in spec.recipe.steps},
         provenance(spec, settings, sources),
     )
     write_text(folder / "README.md", model_card(spec, settings, raw))
@@ -102,21 +102,25 @@ def finish(spec: ModelSpec, settings: ExportSettings, layout: Layout, folder: Pa
     write_json(folder / NAME, {**raw, "files": bundle.list_files(folder)})
 
 
-def write_tokenizer(source: Path, folder: Path) -> bundle.TokenizerFacts:
-    """Save tokenizer.json (older checkpoints have only vocab.json and merges.txt) and say what pads and ends."""
+def write_tokenizer(spec: ModelSpec, name: str, folder: Path) -> TokenizerSpec:
+    """Save tokenizer.json (older checkpoints lack it) and say what the runtime must know of the tokenizer."""
     torchvision_schema.declare()
-    from transformers import CLIPTokenizer
+    import transformers
 
-    tokenizer = CLIPTokenizer.from_pretrained(source, local_files_only=True)
+    kind = TOKENIZERS[spec.index[name][1].removesuffix("Fast")]
+    stock = getattr(transformers, spec.index[name][1].removesuffix("Fast"))
+    tokenizer = stock.from_pretrained(spec.folder / name, local_files_only=True)
     tokenizer.save_pretrained(folder)
-    return bundle.TokenizerFacts(
-        tokenizer.model_max_length, tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id
-    )
+    length = spec.recipe.sequence_length if kind == "unigram" else tokenizer.model_max_length
+    bos_id = -1 if tokenizer.bos_token_id is None else tokenizer.bos_token_id
+    return TokenizerSpec(
+        kind, f"{name}/tokenizer.json", length, bos_id, tokenizer.eos_token_id, tokenizer.pad_token_id
+    )  # fmt: skip
 
 
 def model_index(spec: ModelSpec, layout: Layout) -> dict[str, Any]:
     """The pipeline's own index without what the bundle does not hold (safety checker, feature extractor)."""
-    held = {c.source for c in layout.components} | set(layout.tokenizers) | {"scheduler"}
+    held = {c.source.name for c in layout.components} | set(layout.tokenizers) | {"scheduler"}
     return {k: v for k, v in spec.index.items() if k in held or not isinstance(v, list)}
 
 
@@ -147,6 +151,7 @@ def provenance(spec: ModelSpec, settings: ExportSettings, sources: Mapping[str, 
         "license": spec.recipe.license,
         "credits": spec.recipe.credits,
         "bits": settings.bits,
+        "choices": asdict(settings.choices),
         "method": settings.method,
         "group_size": spec.recipe.group_size,
         "sources": dict(sources),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
@@ -14,14 +15,12 @@ from qsched_edge._shelf import shelf
 from qsched_edge.errors import RecipeError, unknown_name
 from qsched_edge.quantize.scheme import Scheme
 
+HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+(/[\w./-]+)?")
+
 
 @dataclass(frozen=True)
 class Recipe:
-    """One TOML of `export/`. Paths in it are relative to the file.
-
-    `steps` are the step counts that get a schedule, the first is the default. `precision` gives a component other
-    bits than asked for, `keep` maps glob patterns of weight names to bits.
-    """
+    """One TOML of `export/`; the keys are explained in export/README.md. Paths are relative to the file."""
 
     name: str
     title: str
@@ -30,6 +29,16 @@ class Recipe:
     steps: tuple[int, ...]
     guidance: float
     credits: str = ""
+    revision: str = "main"
+    height: int = 0
+    width: int = 0
+    sequence_length: int = 77
+    scheduler: str = ""
+    scheduler_settings: Mapping[str, Any] = field(default_factory=dict)
+    eta: float = 0.0
+    lora: str = ""
+    lora_scale: float = 1.0
+    tiny_decoder: str = ""
     group_size: int = 64
     precision: Mapping[str, int] = field(default_factory=dict)
     keep: Mapping[str, int] = field(default_factory=dict)
@@ -66,11 +75,24 @@ class ModelSpec:
 
     def config(self, component: str) -> dict[str, Any]:
         """The component's own configuration, its class name among the keys (`_class_name`)."""
+        return {**self.read_config(self.folder / component), "_class_name": self.index[component][1]}
+
+    @staticmethod
+    def read_config(folder: Path) -> dict[str, Any]:
         for name in ("config.json", "scheduler_config.json", "tokenizer_config.json"):
-            path = self.folder / component / name
-            if path.is_file():
-                return {"_class_name": self.index[component][1], **read_json(path)}
-        raise RecipeError(f"{self.folder / component} has no configuration: the diffusers folder is incomplete")
+            if (folder / name).is_file():
+                return read_json(folder / name)
+        raise RecipeError(f"{folder} has no configuration: the diffusers folder is incomplete")
+
+    def scheduler_config(self) -> dict[str, Any]:
+        """The stock scheduler's configuration, as the recipe overrides it."""
+        stock = self.config("scheduler")
+        chosen = self.recipe.scheduler or stock["_class_name"]
+        return {**stock, "_class_name": chosen, **self.recipe.scheduler_settings}
+
+    def locate(self, source: str) -> Path:
+        """A folder or file that the recipe names: a path beside it, or a repository of the model hub."""
+        return locate(self.recipe, source)
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -108,37 +130,42 @@ def read_recipe(path: Path) -> Recipe:
 
 
 def resolve(model: str) -> ModelSpec:
-    """`model` is a recipe's name, a recipe file or a diffusers folder."""
+    """`model` is a recipe's name, a recipe file, a diffusers folder or the id of a hub repository (OWNER/NAME)."""
     named = recipe_names()
+    path = Path(model)
     if model in named:
         return spec(read_recipe(named[model]))
-    path = Path(model)
     if path.suffix == ".toml" and path.is_file():
         return spec(read_recipe(path))
     if path.is_dir():
-        return spec(folder_recipe(path))
-    raise RecipeError(unknown_name("model", model, named) + "; or give a recipe file or a diffusers folder")
+        return spec(plain_recipe(path.resolve().name, str(path.resolve())))
+    if HUB_ID.fullmatch(model):
+        return spec(plain_recipe(model.split("/")[1], model))
+    raise RecipeError(unknown_name("model", model, named) + "; or give a recipe file, a diffusers folder or OWNER/NAME")
 
 
-def folder_recipe(path: Path) -> Recipe:
-    """What can be known of a folder without a recipe: its name; four steps, no guidance."""
-    return Recipe(
-        name=path.resolve().name,
-        title=path.name,
-        source=str(path.resolve()),
-        license="unknown",
-        steps=(4,),
-        guidance=0.0,
-    )
+def plain_recipe(name: str, source: str) -> Recipe:
+    """What can be said of a model without a recipe: four steps, no guidance."""
+    return Recipe(name=name, title=name, source=source, license="unknown", steps=(4,), guidance=0.0)
 
 
 def spec(recipe: Recipe) -> ModelSpec:
-    folder = recipe.path(recipe.source)
-    if not folder.is_dir():
-        raise RecipeError(
-            f"{recipe.name}: {folder} does not exist; this model ships with the repository, not with the wheel"
-        )
+    folder = locate(recipe, recipe.source)
     index = folder / "model_index.json"
     if not index.is_file():
         raise RecipeError(f"{folder} is no diffusers folder: it has no model_index.json")
     return ModelSpec(recipe, folder, read_json(index))
+
+
+def locate(recipe: Recipe, source: str) -> Path:
+    """A path relative to the recipe where there is one; else a hub repository, or a file in one (OWNER/NAME/FILE)."""
+    path = recipe.path(source)
+    if path.exists():
+        return path
+    if source.startswith((".", "/")) or not HUB_ID.match(source):
+        raise RecipeError(
+            f"{recipe.name}: {path} does not exist; the embedded model ships with the repository, not with the wheel"
+        )
+    from qsched_edge.hub import fetch
+
+    return fetch(source, recipe.revision)

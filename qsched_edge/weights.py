@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -18,11 +18,14 @@ STEMS = ("diffusion_pytorch_model", "model")
 class Weights(Mapping[str, np.ndarray]):
     """`weights[name]` reads one tensor as float32; use it as a context manager.
 
-    `prefix` stands before every name in the file but not in the architecture (older text encoders: "text_model.").
+    `prefixes` stand before the names in some files but not in the architecture (older text encoders: "text_model.");
+    `aliases` are other names of tensors that a model shares between layers.
     """
 
-    def __init__(self, files: list[Path], prefix: str = "") -> None:
-        self.files, self.prefix = files, prefix
+    def __init__(
+        self, files: list[Path], prefixes: Sequence[str] = (), aliases: Mapping[str, str] | None = None
+    ) -> None:
+        self.files, self.prefixes, self.aliases = files, ("", *prefixes), dict(aliases or {})
         self._stack = ExitStack()
         self._shards: dict[str, Any] = {}
 
@@ -49,7 +52,7 @@ class Weights(Mapping[str, np.ndarray]):
         return tuple(self._shards[key].get_slice(key).get_shape())
 
     def __iter__(self) -> Iterator[str]:
-        return (key.removeprefix(self.prefix) for key in self._shards)
+        return iter(self._shards)
 
     def __len__(self) -> int:
         return len(self._shards)
@@ -59,9 +62,10 @@ class Weights(Mapping[str, np.ndarray]):
         return self._shards[key].get_tensor(key)
 
     def _key(self, name: str) -> str:
-        for key in (name, self.prefix + name):
-            if key in self._shards:
-                return key
+        for known in (name, self.aliases.get(name, name)):
+            for key in (prefix + known for prefix in self.prefixes):
+                if key in self._shards:
+                    return key
         raise WeightsError(
             f"no tensor {name!r} in {', '.join(f.name for f in self.files)}: the files do not fit the configuration"
         )

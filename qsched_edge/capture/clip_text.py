@@ -1,4 +1,4 @@
-"""CLIPTextModel: input_ids -> last_hidden_state, pooler_output."""
+"""CLIPTextModel and CLIPTextModelWithProjection: input_ids -> hidden states and the pooled output."""
 
 from __future__ import annotations
 
@@ -9,25 +9,32 @@ from qsched_edge.capture.graph import BATCH, Captured, Port, capture
 if TYPE_CHECKING:
     import torch
 
+POOLED = {"CLIPTextModel": "pooler_output", "CLIPTextModelWithProjection": "text_embeds"}
 
-def capture_clip_text(config: dict[str, Any], sequence_length: int) -> Captured:
-    """Input: input_ids int64 [B, L]. Outputs: last_hidden_state float32 [B, L, D], pooler_output float32 [B, D]."""
+
+def capture_clip_text(config: dict[str, Any], sequence_length: int, hidden_states: bool = False) -> Captured:
+    """Input: input_ids int64 [B, L]. Outputs: last_hidden_state float32 [B, L, D]; pooler_output [B, D] or, with
+    projection, text_embeds [B, P]; on request hidden_states.0 ... [B, L, D], the inputs of all layers."""
+    pooled = POOLED[config["_class_name"]]
+    layers = config["num_hidden_layers"] if hidden_states else 0
+    outputs = ["last_hidden_state", pooled, *(f"hidden_states.{i}" for i in range(layers))]
     inputs = [Port("input_ids", (BATCH, sequence_length), "int64")]
-    return capture(lambda: wrapped(config), inputs, ["last_hidden_state", "pooler_output"])
+    return capture(lambda: wrapped(config, pooled, layers), inputs, outputs)
 
 
-def wrapped(config: dict[str, Any]) -> torch.nn.Module:
+def wrapped(config: dict[str, Any], pooled: str, layers: int) -> torch.nn.Module:
     import torch
-    from transformers import CLIPTextConfig, CLIPTextModel
+    import transformers
 
     class TextEncoder(torch.nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.network = CLIPTextModel(CLIPTextConfig.from_dict(config))
+            network = getattr(transformers, config["_class_name"])
+            self.network = network(transformers.CLIPTextConfig.from_dict(config))
 
-        def forward(self, input_ids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        def forward(self, input_ids: torch.Tensor) -> tuple[torch.Tensor, ...]:
             positions = torch.arange(input_ids.shape[1])[None]  # the model's own are a buffer no checkpoint holds
-            encoded = self.network(input_ids, position_ids=positions)
-            return encoded.last_hidden_state, encoded.pooler_output
+            encoded = self.network(input_ids, position_ids=positions, output_hidden_states=layers > 0)
+            return (encoded.last_hidden_state, encoded[pooled], *(encoded.hidden_states or ())[:layers])
 
     return TextEncoder()

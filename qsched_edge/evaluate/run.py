@@ -24,6 +24,7 @@ from qsched_edge.evaluate.frechet import Frechet
 from qsched_edge.export import ExportSettings, export, versions
 from qsched_edge.intervals import Interval, interval, paired_difference
 from qsched_edge.jaq.loss import Judge
+from qsched_edge.pipelines import Choices
 from qsched_edge.prompts import read_prompts
 from qsched_edge.recipes import ModelSpec, resolve
 from qsched_edge.staging import Staging, refuse_existing, write_json, write_text
@@ -126,7 +127,7 @@ def classifier_of(spec: ModelSpec) -> Classifier:
 def full_precision(spec: ModelSpec, quantized: manifests.Manifest, folder: Path, quiet: bool) -> Path:
     """A 32-bit bundle of the very weights that `quantized` was made of; exported to `folder` unless it is there."""
     if not folder.exists():
-        export(spec, ExportSettings(bits=32), folder, quiet=quiet)
+        export(spec, ExportSettings(bits=32, choices=choices_of(quantized)), folder, quiet=quiet)
     found, wanted = manifests.read(folder).raw["provenance"], quantized.raw["provenance"]
     if found["bits"] != 32 or found["sources"] != wanted["sources"]:
         raise BundleError(
@@ -164,7 +165,7 @@ def sizes(spec: ModelSpec, manifest: manifests.Manifest) -> dict[str, Any]:
     """Bytes of each component and of the bundle beside the same weights in FP16."""
     from qsched_edge.evaluate.sizes import fp16_bytes
 
-    half = fp16_bytes(spec)
+    half = fp16_bytes(spec, choices_of(manifest))
     stored = {name: bundles.component_bytes(manifest, name) for name in manifest.components}
     return {
         "components": {n: {"bytes": b, "fp16_bytes": half[n], "ratio": half[n] / b} for n, b in stored.items()},
@@ -174,6 +175,11 @@ def sizes(spec: ModelSpec, manifest: manifests.Manifest) -> dict[str, Any]:
             "ratio": sum(half.values()) / bundles.bundle_bytes(manifest),
         },
     }
+
+
+def choices_of(manifest: manifests.Manifest) -> Choices:
+    """The choices the bundle was exported with."""
+    return Choices(**manifest.raw["provenance"]["choices"])
 
 
 def seconds_per_image(samplers: dict[str, Sampler], folder: Path, settings: Settings) -> dict[str, float]:

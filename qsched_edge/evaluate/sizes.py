@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from math import prod
 
-from qsched_edge.pipelines import layout_of
+from qsched_edge.pipelines import Choices, layout_of
 from qsched_edge.recipes import ModelSpec
 from qsched_edge.weights import Weights, weight_files
 
-DECODER_PREFIXES = ("decoder.", "post_quant_conv.")
+HALVES = {"vae_decoder": ("decoder.", "post_quant_conv."), "vae_encoder": ("encoder.", "quant_conv.")}
 
 
-def fp16_bytes(spec: ModelSpec) -> dict[str, int]:
-    """Component name -> 2 bytes for every parameter it uses (of a VAE, the decoder's alone)."""
+def fp16_bytes(spec: ModelSpec, choices: Choices) -> dict[str, int]:
+    """Component name -> 2 bytes for every parameter it uses (of a VAE, its own half)."""
     sizes = {}
-    for plan in layout_of(spec).components:
-        with Weights(weight_files(spec.folder / plan.source), plan.prefix) as weights:
-            names = [n for n in weights if plan.source != "vae" or n.startswith(DECODER_PREFIXES)]
+    for plan in layout_of(spec, choices).components:
+        with Weights(weight_files(plan.source)) as weights:
+            names = [n for n in weights if n.startswith(HALVES.get(plan.name, ("",)))]
             sizes[plan.name] = sum(2 * prod(weights.shape(n)) for n in names)
     return sizes

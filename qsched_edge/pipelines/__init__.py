@@ -6,19 +6,22 @@ from importlib import import_module
 
 from qsched_edge.errors import RecipeError, unknown_name
 from qsched_edge.pipelines.layout import ComponentPlan, Layout
+from qsched_edge.pipelines.parts import Choices
 from qsched_edge.recipes import ModelSpec
 
-__all__ = ["PIPELINES", "ComponentPlan", "Layout", "layout_of"]
+__all__ = ["PIPELINES", "Choices", "ComponentPlan", "Layout", "layout_of"]
 
 PIPELINES = {
     "LatentConsistencyModelPipeline": "qsched_edge.pipelines.stable_diffusion:layout",
     "StableDiffusionPipeline": "qsched_edge.pipelines.stable_diffusion:layout",
+    "StableDiffusionXLPipeline": "qsched_edge.pipelines.stable_diffusion_xl:layout",
+    "FluxPipeline": "qsched_edge.pipelines.flux:layout",
 }
 
 
-def layout_of(spec: ModelSpec) -> Layout:
+def layout_of(spec: ModelSpec, choices: Choices = Choices()) -> Layout:  # noqa: B008 (frozen)
     """The bundle layout of a diffusers folder; a class nobody wrote a layout for is refused by name."""
     if spec.pipeline not in PIPELINES:
         raise RecipeError(f"{spec.folder}: {unknown_name('pipeline class', spec.pipeline, PIPELINES)}")
     module, function = PIPELINES[spec.pipeline].split(":")
-    return getattr(import_module(module), function)(spec)
+    return getattr(import_module(module), function)(spec, choices)

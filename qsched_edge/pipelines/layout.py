@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from qsched_runtime.manifest import Guidance, LatentSpec
@@ -16,15 +17,16 @@ from qsched_edge.schedule import Sampling
 class ComponentPlan:
     """One graph of the bundle: its folder there, the diffusers folder its weights come from, how to capture it.
 
-    `inputs` maps graph inputs to the runtime's sources (docs/bundle.md); `prefix` is what older checkpoints put
-    before their tensor names.
+    `inputs` maps graph inputs to the runtime's sources (docs/bundle.md). `prefixes` are what some checkpoints put
+    before their tensor names, `aliases` other names of shared tensors.
     """
 
     name: str
-    source: str
+    source: Path
     capture: Callable[[], Captured]
     inputs: Mapping[str, Any]
-    prefix: str = ""
+    prefixes: tuple[str, ...] = ()
+    aliases: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

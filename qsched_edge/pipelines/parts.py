@@ -1,0 +1,90 @@
+"""Pieces that the families' layouts share: autoencoders, text encoders, the check of component classes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from qsched_runtime.manifest import LatentSpec
+
+from qsched_edge.capture import autoencoder, clip_text
+from qsched_edge.errors import RecipeError
+from qsched_edge.pipelines.layout import ComponentPlan
+from qsched_edge.recipes import ModelSpec
+
+
+@dataclass(frozen=True)
+class Choices:
+    """What the user may choose at export: picture-to-picture needs the `encoder`; `decoder` "full" or "tiny"."""
+
+    encoder: bool = False
+    decoder: str = "full"
+
+    def __post_init__(self) -> None:
+        if self.decoder not in ("full", "tiny"):
+            raise RecipeError(f"decoder {self.decoder!r} is unknown: use full or tiny")
+
+
+def check_classes(spec: ModelSpec, expected: Mapping[str, tuple[str, ...]]) -> None:
+    """Refuse a component of a class that nobody captures, by name, with what is supported."""
+    for component, classes in expected.items():
+        found = spec.index.get(component, [None, None])[1]
+        if found not in classes:
+            raise RecipeError(f"{spec.folder}/{component} is a {found}: supported here: {', '.join(classes)}")
+
+
+def clip_plan(spec: ModelSpec, name: str, tokenizer: str, hidden_states: bool = False) -> ComponentPlan:
+    config = spec.config(name)
+    length = config["max_position_embeddings"]
+    return ComponentPlan(
+        name,
+        spec.folder / name,
+        partial(clip_text.capture_clip_text, config, length, hidden_states),
+        {"input_ids": {"tokenizer": tokenizer}},
+        prefixes=("text_model.",),
+    )
+
+
+def autoencoder_plans(spec: ModelSpec, choices: Choices) -> tuple[ComponentPlan, ...]:
+    """The decoder and, if chosen, the encoder."""
+    folder, config = spec.folder / "vae", spec.config("vae")
+    decoder_folder, decoder_config = (folder, config) if choices.decoder == "full" else tiny(spec)
+    plans = [
+        ComponentPlan(
+            "vae_decoder",
+            decoder_folder,
+            partial(autoencoder.capture_decoder, decoder_config),
+            {"latent_sample": "latents"},
+        )
+    ]
+    if choices.encoder:
+        capture = partial(autoencoder.capture_encoder, config)
+        plans.append(ComponentPlan("vae_encoder", folder, capture, {"sample": "image"}))
+    return tuple(plans)
+
+
+def tiny(spec: ModelSpec) -> tuple[Any, dict[str, Any]]:
+    """Folder and configuration of the recipe's tiny decoder."""
+    if not spec.recipe.tiny_decoder:
+        raise RecipeError(f"recipe {spec.recipe.name} names no tiny_decoder: add the folder of an AutoencoderTiny")
+    folder = spec.locate(spec.recipe.tiny_decoder)
+    return folder, {"_class_name": "AutoencoderTiny", **spec.read_config(folder)}
+
+
+def latent_spec(
+    spec: ModelSpec, choices: Choices, channels: int, size: int, multiple_of: int, patch: int
+) -> LatentSpec:
+    """Scaling of the decoder that ships: tiny decoders read the latents as they are."""
+    config = spec.config("vae") if choices.decoder == "full" else tiny(spec)[1]
+    return LatentSpec(
+        channels=channels,
+        height=spec.recipe.height // autoencoder.pixels_per_latent(config) if spec.recipe.height else size,
+        width=spec.recipe.width // autoencoder.pixels_per_latent(config) if spec.recipe.width else size,
+        scaling_factor=config.get("scaling_factor") or 1.0,
+        shift_factor=config.get("shift_factor") or 0.0,
+        pixels_per_latent=autoencoder.pixels_per_latent(config),
+        multiple_of=multiple_of,
+        patch=patch,
+    )
