@@ -1,0 +1,93 @@
+"""Miniatures of the real pipeline classes with random weights, saved by diffusers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from conftest import TOKENIZER
+
+BETAS = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "steps_offset": 1}
+
+
+def clip_tokenizer():  # type: ignore[no-untyped-def]
+    from transformers import CLIPTokenizer
+
+    return CLIPTokenizer.from_pretrained(TOKENIZER)
+
+
+def clip_text(projection: int = 0, width: int = 32):  # type: ignore[no-untyped-def]
+    from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
+
+    tokenizer = clip_tokenizer()
+    config = CLIPTextConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=width,
+        intermediate_size=64,
+        projection_dim=projection or width,
+        num_hidden_layers=3,
+        num_attention_heads=2,
+        max_position_embeddings=tokenizer.model_max_length,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+    )
+    return CLIPTextModelWithProjection(config) if projection else CLIPTextModel(config)
+
+
+def vae(channels: int = 4, **settings):  # type: ignore[no-untyped-def]
+    from diffusers import AutoencoderKL
+
+    return AutoencoderKL(
+        block_out_channels=(32, 32),
+        down_block_types=("DownEncoderBlock2D",) * 2,
+        up_block_types=("UpDecoderBlock2D",) * 2,
+        layers_per_block=1,
+        latent_channels=channels,
+        norm_num_groups=8,
+        sample_size=16,
+        **settings,
+    )
+
+
+def unet(cross: int, **settings):  # type: ignore[no-untyped-def]
+    from diffusers import UNet2DConditionModel
+
+    return UNet2DConditionModel(
+        sample_size=8,
+        block_out_channels=(32, 64),
+        layers_per_block=1,
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+        cross_attention_dim=cross,
+        attention_head_dim=2,
+        **settings,
+    )
+
+
+def stable_diffusion(scheduler):  # type: ignore[no-untyped-def]
+    from diffusers import StableDiffusionPipeline
+
+    return StableDiffusionPipeline(
+        vae(), clip_text(), clip_tokenizer(), unet(32), scheduler, None, None, requires_safety_checker=False
+    )
+
+
+def stable_diffusion_xl(scheduler):  # type: ignore[no-untyped-def]
+    from diffusers import StableDiffusionXLPipeline
+
+    pooled, ids = 24, 8
+    network = unet(
+        32 + 48,
+        addition_embed_type="text_time",
+        addition_time_embed_dim=ids,
+        projection_class_embeddings_input_dim=pooled + 6 * ids,
+        use_linear_projection=True,
+    )
+    tokenizer = clip_tokenizer()
+    return StableDiffusionXLPipeline(
+        vae(), clip_text(), clip_text(pooled, 48), tokenizer, tokenizer, network, scheduler, add_watermarker=False
+    )
+
+
+def save(pipeline, folder: Path) -> Path:  # type: ignore[no-untyped-def]
+    pipeline.save_pretrained(folder)
+    return folder
