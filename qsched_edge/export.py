@@ -17,8 +17,11 @@ from qsched_runtime import Sampler
 from qsched_runtime.manifest import NAME, TokenizerSpec, sha256
 
 from qsched_edge import bundle, progress, torchvision_schema
+from qsched_edge.errors import WeightsError
+from qsched_edge.lora import FusedWeights, lora_components
 from qsched_edge.pipelines import Choices, ComponentPlan, Layout, layout_of
-from qsched_edge.quantize.rewrite import SMALL, Layer, write_graph
+from qsched_edge.quantize.encode import SMALL
+from qsched_edge.quantize.rewrite import Layer, write_graph
 from qsched_edge.recipes import ModelSpec, read_json
 from qsched_edge.schedule import probe
 from qsched_edge.staging import Staging, write_json, write_text
@@ -42,6 +45,7 @@ def export(spec: ModelSpec, settings: ExportSettings, output: Path, force: bool 
     """Write the bundle of `spec` to `output` with all coefficients one; finished components survive an interruption."""
     layout = layout_of(spec, settings.choices)
     sources = {f"{c.name}/{f.name}": sha256(f) for c in layout.components for f in weight_files(c.source)}
+    sources |= lora_sources(spec, layout)
     arguments = {"recipe": repr(spec.recipe), "settings": repr(settings), "sources": sources, "versions": versions()}
     with Staging(output, arguments, force) as staging:
         for plan in layout.components:
@@ -53,20 +57,39 @@ def export(spec: ModelSpec, settings: ExportSettings, output: Path, force: bool 
 def write_component(spec: ModelSpec, plan: ComponentPlan, settings: ExportSettings, quiet: bool, folder: Path) -> None:
     """model.onnx, model.onnx_data, config.json and a report of the precisions in `folder`."""
     captured = plan.capture()
-    with Weights(weight_files(plan.source), plan.prefixes, plan.aliases) as weights:
-        total = sum(prod(weights.shape(name)) for name in captured.weight_names)
-        with progress.bar(f"{plan.name} W{settings.bits}", total, "weights", quiet) as advance:
-            layers = write_graph(
-                captured,
-                weights,
-                lambda name, kind: spec.recipe.scheme(plan.name, name, settings.bits, settings.method),
-                folder,
-                advance,
-            )
+    weights = weights_of(spec, plan)
+    total = sum(prod(weights.shape(name)) for name in captured.weight_names)
+    with progress.bar(f"{plan.name} W{settings.bits}", total, "weights", quiet) as advance:
+        layers = write_graph(
+            captured,
+            weights,
+            lambda name, kind: spec.recipe.scheme(plan.name, name, settings.bits, settings.method),
+            folder,
+            advance,
+        )
     config = plan.source / "config.json"
     shutil.copyfile(config, folder / "config.json")
     kept = {layer.name: layer.precision for layer in layers if prod(layer.shape) >= SMALL}
     write_json(folder / LAYERS, {"precision": precision_of(layers), "outputs": captured.outputs, "layers": kept})
+
+
+def weights_of(spec: ModelSpec, plan: ComponentPlan) -> Weights:
+    """The component's tensors, with the recipe's LoRA fused in where it has one for them."""
+    base = Weights(weight_files(plan.source), plan.prefixes, plan.aliases)
+    if not spec.recipe.lora or plan.source.name not in lora_components(spec.locate(spec.recipe.lora)):
+        return base
+    return FusedWeights(base, spec.locate(spec.recipe.lora), plan.source.name, spec.recipe.lora_scale)
+
+
+def lora_sources(spec: ModelSpec, layout: Layout) -> dict[str, str]:
+    """The LoRA's hash for the provenance; raises WeightsError if it has keys for a component the pipeline lacks."""
+    if not spec.recipe.lora:
+        return {}
+    file = spec.locate(spec.recipe.lora)
+    strangers = sorted(set(lora_components(file)) - {c.source.name for c in layout.components})
+    if strangers:
+        raise WeightsError(f"{file.name} is for {', '.join(strangers)}, which this pipeline lacks: give another LoRA")
+    return {f"lora/{file.name}": sha256(file)}
 
 
 def precision_of(layers: list[Layer]) -> str:

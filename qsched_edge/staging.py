@@ -61,12 +61,11 @@ class Staging:
         return self
 
     def part(self, name: str, make: Callable[[Path], None]) -> Path:
-        """The sub-folder `name`, made by `make(folder)` unless an earlier run finished it."""
+        """The sub-folder `name`, made by `make(folder)` unless it is finished; `make` may find its own traces in it."""
         folder = self.folder / name
         if not folder.exists():
             partial = self.folder / f".{name}.partial"
-            shutil.rmtree(partial, ignore_errors=True)
-            partial.mkdir()
+            partial.mkdir(exist_ok=True)
             make(partial)
             os.replace(partial, folder)
         return folder

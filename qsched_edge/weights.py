@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,59 +16,66 @@ STEMS = ("diffusion_pytorch_model", "model")
 
 
 class Weights(Mapping[str, np.ndarray]):
-    """`weights[name]` reads one tensor as float32; use it as a context manager.
+    """`weights[name]` reads one tensor as float32, `rows` a part of one.
 
     `prefixes` stand before the names in some files but not in the architecture (older text encoders: "text_model.");
-    `aliases` are other names of tensors that a model shares between layers.
+    `aliases` are other names of tensors that a model shares between layers. Files are opened for each read and closed
+    again: a mapping that stays open would keep every page it has touched in the process's memory.
     """
 
     def __init__(
         self, files: list[Path], prefixes: Sequence[str] = (), aliases: Mapping[str, str] | None = None
     ) -> None:
-        self.files, self.prefixes, self.aliases = files, ("", *prefixes), dict(aliases or {})
-        self._stack = ExitStack()
-        self._shards: dict[str, Any] = {}
-
-    def __enter__(self) -> Weights:
-        from safetensors import SafetensorError, safe_open
-
-        for file in self.files:
-            try:
-                shard = self._stack.enter_context(safe_open(file, "pt"))
-            except (SafetensorError, OSError) as error:
-                raise WeightsError(f"{file} cannot be read as safetensors ({error}): download it again") from error
-            self._shards |= dict.fromkeys(shard.keys(), shard)
-        return self
-
-    def __exit__(self, *reason: object) -> None:
-        self._stack.close()
-        self._shards = {}
+        self.prefixes, self.aliases = ("", *prefixes), dict(aliases or {})
+        self._files: dict[str, Path] = {}
+        self._shapes: dict[str, tuple[int, ...]] = {}
+        for file in files:
+            with opened(file) as shard:
+                for key in shard.keys():  # noqa: SIM118 (not a mapping)
+                    self._files[key] = file
+                    self._shapes[key] = tuple(shard.get_slice(key).get_shape())
 
     def __getitem__(self, name: str) -> np.ndarray:
-        return self._find(name).float().numpy()
+        shape = self.shape(name)
+        return self.rows(name, 0, shape[0]) if shape else self._read(name, ...)
+
+    def rows(self, name: str, start: int, stop: int) -> np.ndarray:
+        """float32 copy of rows `start` to `stop` of the first axis."""
+        return self._read(name, slice(start, stop))
 
     def shape(self, name: str) -> tuple[int, ...]:
-        key = self._key(name)
-        return tuple(self._shards[key].get_slice(key).get_shape())
+        return self._shapes[self._key(name)]
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._shards)
+        return iter(self._files)
 
     def __len__(self) -> int:
-        return len(self._shards)
+        return len(self._files)
 
-    def _find(self, name: str) -> Any:
+    def _read(self, name: str, part: Any) -> np.ndarray:
         key = self._key(name)
-        return self._shards[key].get_tensor(key)
+        with opened(self._files[key]) as shard:
+            return shard.get_slice(key)[part].float().numpy().copy()
 
     def _key(self, name: str) -> str:
         for known in (name, self.aliases.get(name, name)):
             for key in (prefix + known for prefix in self.prefixes):
-                if key in self._shards:
+                if key in self._files:
                     return key
-        raise WeightsError(
-            f"no tensor {name!r} in {', '.join(f.name for f in self.files)}: the files do not fit the configuration"
-        )
+        files = ", ".join(sorted({f.name for f in self._files.values()}))
+        raise WeightsError(f"no tensor {name!r} in {files}: the files do not fit the configuration")
+
+
+@contextmanager
+def opened(file: Path) -> Iterator[Any]:
+    """The safetensors file, open; raises WeightsError if it is not one."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(file, "pt") as shard:
+            yield shard
+    except (SafetensorError, OSError) as error:
+        raise WeightsError(f"{file} cannot be read as safetensors ({error}): download it again") from error
 
 
 def weight_files(folder: Path) -> list[Path]:

@@ -118,8 +118,8 @@ def test_quantized_graph_computes_with_the_dequantized_weights(tmp_path: Path, b
     save_file(module.network.state_dict(), tmp_path / "model.safetensors")
     captured = capture(Wrapped, [Port("x", (1, 5, 6, 6))], ["y"])
     scheme = Scheme(bits, 16)
-    with Weights([tmp_path / "model.safetensors"]) as weights:
-        layers = write_graph(captured, weights, lambda name, kind: scheme, tmp_path)
+    weights = Weights([tmp_path / "model.safetensors"])
+    layers = write_graph(captured, weights, lambda name, kind: scheme, tmp_path)
     assert {layer.name: layer.precision for layer in layers}["conv.weight"] == f"W{bits}A16"
     with torch.no_grad():
         for parameter in (module.network.conv.weight, module.network.linear.weight):

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 
-import numpy as np
 import onnx_ir as ir
 
 from qsched_edge.capture.graph import Captured
 from qsched_edge.errors import QuantizeError
-from qsched_edge.quantize.methods import method
-from qsched_edge.quantize.scheme import QuantizedMatrix, Scheme, pack
+from qsched_edge.quantize.encode import ENCODERS, WeightRows
+from qsched_edge.quantize.scheme import Scheme
 from qsched_edge.quantize.store import TensorStore
 from qsched_edge.weights import Weights
 
 GRAPH, DATA = "model.onnx", "model.onnx_data"
-SMALL = 1024  # weights with fewer values (norms, biases) stay float32: a Cast would cost what it saves
 CONTRIB = "com.microsoft"
 
 
@@ -38,22 +37,26 @@ Plan = Callable[[str, str], Scheme]  # (weight name, kind) -> scheme
 def write_graph(
     captured: Captured, weights: Weights, plan: Plan, folder: Path, advance: Callable[[int], None] = lambda n: None
 ) -> list[Layer]:
-    """Stream every weight into `folder`/model.onnx + model.onnx_data; `advance` hears the weights' parameter counts.
+    """Stream every weight into `folder`/model.onnx + model.onnx_data; `advance` hears each weight's number of values.
 
     Linear weights become MatMulNBits, convolutions a blocked DequantizeLinear before Conv, the rest floats of the
-    plan's width. Raises WeightsError for a tensor that is missing or has another shape.
+    plan's width. Raises WeightsError for a tensor that is missing, QuantizeError for one of another shape. A folder
+    with an interrupted run's data is carried on.
     """
     graph, layers = captured.model.graph, []
-    with TensorStore(folder / DATA) as store:
+    order = {node: i for i, node in enumerate(graph)}
+    with TensorStore(folder, DATA) as store:
         for name in captured.weight_names:
             value = graph.initializers.pop(name)
-            weight = checked(weights[name], value)
+            shape = checked_shape(weights, value)
             kind = kind_of(value)
-            before = store.file.tell()
             scheme = plan(name, kind)
-            EMITTERS[kind if scheme.is_integer else "other"](graph, store, value, weight, scheme)
-            layers.append(Layer(name, kind, weight.shape, scheme.name, store.file.tell() - before))
-            advance(weight.size)
+            role = kind if scheme.is_integer else "other"
+            rows = WeightRows(weights, name, shape)
+            stored = store.weight(name, lambda role=role, rows=rows, scheme=scheme: ENCODERS[role](rows, scheme))  # type: ignore[misc]
+            EMITTERS[role](graph, order, value, [store.value(s) for s in stored], scheme)
+            layers.append(Layer(name, kind, shape, scheme.name, sum(s.bytes for s in stored)))
+            advance(prod(shape))
     for value in (*graph.inputs, *graph.outputs):
         name_axes(value)
     captured.model.opset_imports[CONTRIB] = 1
@@ -61,13 +64,12 @@ def write_graph(
     return layers
 
 
-def checked(weight: np.ndarray, value: ir.Value) -> np.ndarray:
-    expected = tuple(value.shape.numpy()) if value.shape is not None else weight.shape
-    if weight.shape != expected:
-        raise QuantizeError(f"{value.name} has shape {weight.shape} in the files and {expected} in the architecture")
-    if not np.isfinite(weight).all():
-        raise QuantizeError(f"{value.name} holds values that are not finite: the checkpoint is damaged")
-    return weight
+def checked_shape(weights: Weights, value: ir.Value) -> tuple[int, ...]:
+    found = weights.shape(str(value.name))
+    expected = tuple(value.shape.numpy()) if value.shape is not None else found
+    if found != expected:
+        raise QuantizeError(f"{value.name} has shape {found} in the files and {expected} in the architecture")
+    return found
 
 
 def name_axes(value: ir.Value) -> None:
@@ -92,68 +94,52 @@ def kind_of(value: ir.Value) -> str:
     return "other"
 
 
-def emit_linear(graph: ir.Graph, store: TensorStore, value: ir.Value, weight: np.ndarray, scheme: Scheme) -> None:
+def emit_linear(
+    graph: ir.Graph, order: dict[ir.Node, int], value: ir.Value, parts: list[ir.Value], scheme: Scheme
+) -> None:
     """x W^T (+ bias) as com.microsoft.MatMulNBits (+ Add)."""
-    matrix = method(scheme.method)(weight, scheme)
+    q, scale, *zero = parts
     (use, _), *_ = value.uses()
-    name = str(value.name)
     consumers = [use] if use.op_type == "Gemm" else [n for n, _ in use.outputs[0].uses()]
-    packed, scale, zero = stored_linear(store, name, matrix, scheme)
-    scale = widened(graph, scale, consumers[0])
-    register(graph, packed, *([zero] if zero else []))
+    scale = widened(graph, scale, min(consumers, key=lambda n: order[n]))
+    register(graph, q, *zero)
+    rows, width = value.shape.numpy() if value.shape is not None else (0, 0)
+    attributes = {"K": width, "N": rows, "bits": scheme.weight_bits, "block_size": scheme.group_for(width)}
     for node in consumers:
-        attributes = {"K": weight.shape[1], "N": weight.shape[0], "bits": matrix.bits, "block_size": matrix.group_size}
-        product = make_node(
-            "MatMulNBits", [node.inputs[0], packed, scale, *([zero] if zero else [])], attributes, CONTRIB
-        )
+        product = make_node("MatMulNBits", [node.inputs[0], q, scale, *zero], attributes, CONTRIB)
         nodes = [product]
         if node.op_type == "Gemm" and len(node.inputs) > 2:
             nodes.append(make_node("Add", [product.outputs[0], node.inputs[2]]))
+        order.update(dict.fromkeys(nodes, order[node]))
         replace(graph, node, nodes)
     if use.op_type == "Transpose":
         graph.remove(use, safe=True)
 
 
-def stored_linear(
-    store: TensorStore, name: str, matrix: QuantizedMatrix, scheme: Scheme
-) -> tuple[ir.Value, ir.Value, ir.Value | None]:
-    """MatMulNBits' own layout: blobs uint8 [N, blocks, g bits / 8], scales [N, blocks], zero points packed by rows."""
-    rows, blocks = matrix.scale.shape
-    padded = np.zeros((rows, blocks * matrix.group_size), np.uint8)
-    padded[:, : matrix.q.shape[1]] = matrix.q
-    blobs = pack(padded.reshape(rows, blocks, -1), matrix.bits)
-    zero = None if scheme.symmetric else store.add(f"{name}_zero", pack(matrix.zero, matrix.bits))
-    return store.add(f"{name}_q", blobs), store.add(f"{name}_scale", matrix.scale), zero
-
-
-def emit_conv(graph: ir.Graph, store: TensorStore, value: ir.Value, weight: np.ndarray, scheme: Scheme) -> None:
+def emit_conv(
+    graph: ir.Graph, order: dict[ir.Node, int], value: ir.Value, parts: list[ir.Value], scheme: Scheme
+) -> None:
     """DequantizeLinear in blocks of [O, I kh kw], then Reshape to [O, I, kh, kw], before the Conv."""
+    q, scale, zero, shape = parts
     ((conv, _),) = value.uses()
-    matrix = method(scheme.method)(weight.reshape(weight.shape[0], -1), scheme)
-    dtype = ir.DataType.UINT4 if matrix.bits == 4 else ir.DataType.UINT8
-    flat = pack(matrix.q.reshape(-1), matrix.bits)
-    q = store.add_packed(f"{value.name}_q", flat, dtype, matrix.q.shape)
-    zero = store.add_packed(f"{value.name}_zero", pack(matrix.zero.reshape(-1), matrix.bits), dtype, matrix.zero.shape)
-    scale = widened(graph, store.add(f"{value.name}_scale", matrix.scale), conv)
-    shape = store.add(f"{value.name}_shape", np.array(weight.shape, np.int64))
+    scale = widened(graph, scale, conv)
     register(graph, q, zero, shape)
-    restored = make_node("DequantizeLinear", [q, scale, zero], {"axis": 1, "block_size": matrix.group_size})
+    width = prod(value.shape.numpy()[1:]) if value.shape is not None else 0
+    restored = make_node("DequantizeLinear", [q, scale, zero], {"axis": 1, "block_size": scheme.group_for(width)})
     shaped = make_node("Reshape", [restored.outputs[0], shape])
     graph.insert_before(conv, [restored, shaped])
     conv.replace_input_with(1, shaped.outputs[0])
 
 
-def emit_float(graph: ir.Graph, store: TensorStore, value: ir.Value, weight: np.ndarray, scheme: Scheme) -> None:
-    """float32 as it is, or float16 with a Cast that onnxruntime folds at load."""
-    if scheme.weight_bits == 32 or weight.size < SMALL:
-        wide = store.add(str(value.name), weight.astype(np.float32))
-        register(graph, wide)
+def emit_float(
+    graph: ir.Graph, order: dict[ir.Node, int], value: ir.Value, parts: list[ir.Value], scheme: Scheme
+) -> None:
+    """The float itself; float16 goes through a Cast that onnxruntime folds at load."""
+    (wide,) = parts
+    if wide.dtype == ir.DataType.FLOAT16:
+        wide = widened(graph, wide, min((n for n, _ in value.uses()), key=lambda n: order[n]))
     else:
-        half = weight.astype(np.float16)
-        if not np.isfinite(half).all():
-            raise QuantizeError(f"{value.name} exceeds float16's range: keep it in 32 bits in the recipe")
-        first = min((n for n, _ in value.uses()), key=list(graph).index)
-        wide = widened(graph, store.add(str(value.name), half), first)
+        register(graph, wide)
     value.replace_all_uses_with(wide)
 
 

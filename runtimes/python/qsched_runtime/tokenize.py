@@ -1,4 +1,4 @@
-"""CLIP's byte-level BPE tokenizer, read from tokenizer.json, in the standard library alone."""
+"""CLIP's byte-level BPE tokenizer in the standard library alone, and the choice between the tokenizers."""
 
 from __future__ import annotations
 
@@ -9,9 +9,11 @@ from collections.abc import Callable, Iterator
 from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 from qsched_runtime.errors import BundleError
 from qsched_runtime.manifest import TokenizerSpec
+from qsched_runtime.unigram import unigram_from_json
 
 # Unicode White_Space: str.isspace() counts the separators U+001C..U+001F as well, a regex's \s does not.
 WHITE_SPACE = frozenset("\t\n\v\f\r \x85\xa0\u1680\u2028\u2029\u202f\u205f\u3000") | {
@@ -114,14 +116,24 @@ def split_words(text: str) -> Iterator[str]:
         i = end
 
 
+def clip_from_json(data: dict[str, Any], spec: TokenizerSpec) -> ClipTokenizer:
+    """Raises KeyError, TypeError or ValueError for what is no CLIP tokenizer.json."""
+    pairs = (m.split(" ") if isinstance(m, str) else m for m in data["model"]["merges"])
+    merges = [(left, right) for left, right in pairs]
+    return ClipTokenizer(data["model"]["vocab"], merges, spec.length, spec.bos_id, spec.eos_id, spec.pad_id)
+
+
+KINDS: dict[str, Callable[[dict[str, Any], TokenizerSpec], Tokenizer]] = {
+    "clip": clip_from_json,
+    "unigram": lambda data, s: unigram_from_json(data, s.length, s.eos_id, s.pad_id),
+}
+
+
 def load_tokenizer(path: Path, spec: TokenizerSpec) -> Tokenizer:
     """Read a tokenizer.json; raises BundleError when it is not the kind that `spec` names."""
-    if spec.kind != "clip":
+    if spec.kind not in KINDS:
         raise BundleError(f"tokenizer kind {spec.kind!r} is unknown to this runtime: use a newer one")
     try:
-        model = json.loads(path.read_text("utf-8"))["model"]
-        pairs = (m.split(" ") if isinstance(m, str) else m for m in model["merges"])
-        merges = [(left, right) for left, right in pairs]
-        return ClipTokenizer(model["vocab"], merges, spec.length, spec.bos_id, spec.eos_id, spec.pad_id)
-    except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
-        raise BundleError(f"{path} is not a CLIP tokenizer.json ({error!r}): make the bundle again") from error
+        return KINDS[spec.kind](json.loads(path.read_text("utf-8")), spec)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise BundleError(f"{path} is no {spec.kind} tokenizer.json ({error!r}): make the bundle again") from error
