@@ -44,14 +44,18 @@ class ExportSettings:
 def export(spec: ModelSpec, settings: ExportSettings, output: Path, force: bool = False, quiet: bool = False) -> Path:
     """Write the bundle of `spec` to `output` with all coefficients one; finished components survive an interruption."""
     layout = layout_of(spec, settings.choices)
-    sources = {f"{c.name}/{f.name}": sha256(f) for c in layout.components for f in weight_files(c.source)}
-    sources |= lora_sources(spec, layout)
+    sources = source_hashes(spec, layout) | lora_sources(spec, layout)
     arguments = {"recipe": repr(spec.recipe), "settings": repr(settings), "sources": sources, "versions": versions()}
     with Staging(output, arguments, force) as staging:
         for plan in layout.components:
             staging.part(plan.name, partial(write_component, spec, plan, settings, quiet))
         finish(spec, settings, layout, staging.folder, sources)
     return output
+
+
+def source_hashes(spec: ModelSpec, layout: Layout) -> dict[str, str]:
+    files = [(c.name, file) for c in layout.components for file in weight_files(c.source, spec.recipe.variant)]
+    return {f"{name}/{file.name}": sha256(file) for name, file in files}
 
 
 def write_component(spec: ModelSpec, plan: ComponentPlan, settings: ExportSettings, quiet: bool, folder: Path) -> None:
@@ -75,10 +79,10 @@ def write_component(spec: ModelSpec, plan: ComponentPlan, settings: ExportSettin
 
 def weights_of(spec: ModelSpec, plan: ComponentPlan) -> Weights:
     """The component's tensors, with the recipe's LoRA fused in where it has one for them."""
-    base = Weights(weight_files(plan.source), plan.prefixes, plan.aliases)
-    if not spec.recipe.lora or plan.source.name not in lora_components(spec.locate(spec.recipe.lora)):
+    base = Weights(weight_files(plan.source, spec.recipe.variant), plan.prefixes, plan.aliases)
+    if not spec.recipe.lora or plan.component not in lora_components(spec.locate(spec.recipe.lora)):
         return base
-    return FusedWeights(base, spec.locate(spec.recipe.lora), plan.source.name, spec.recipe.lora_scale)
+    return FusedWeights(base, spec.locate(spec.recipe.lora), plan.component, spec.recipe.lora_scale)
 
 
 def lora_sources(spec: ModelSpec, layout: Layout) -> dict[str, str]:
@@ -86,7 +90,7 @@ def lora_sources(spec: ModelSpec, layout: Layout) -> dict[str, str]:
     if not spec.recipe.lora:
         return {}
     file = spec.locate(spec.recipe.lora)
-    strangers = sorted(set(lora_components(file)) - {c.source.name for c in layout.components})
+    strangers = sorted(set(lora_components(file)) - {c.component for c in layout.components})
     if strangers:
         raise WeightsError(f"{file.name} is for {', '.join(strangers)}, which this pipeline lacks: give another LoRA")
     return {f"lora/{file.name}": sha256(file)}
@@ -132,7 +136,7 @@ def write_tokenizer(spec: ModelSpec, name: str, folder: Path) -> TokenizerSpec:
 
     kind = TOKENIZERS[spec.index[name][1].removesuffix("Fast")]
     stock = getattr(transformers, spec.index[name][1].removesuffix("Fast"))
-    tokenizer = stock.from_pretrained(spec.folder / name, local_files_only=True)
+    tokenizer = stock.from_pretrained(spec.part(name), local_files_only=True)
     tokenizer.save_pretrained(folder)
     length = spec.recipe.sequence_length if kind == "unigram" else tokenizer.model_max_length
     bos_id = -1 if tokenizer.bos_token_id is None else tokenizer.bos_token_id
@@ -143,7 +147,7 @@ def write_tokenizer(spec: ModelSpec, name: str, folder: Path) -> TokenizerSpec:
 
 def model_index(spec: ModelSpec, layout: Layout) -> dict[str, Any]:
     """The pipeline's own index without what the bundle does not hold (safety checker, feature extractor)."""
-    held = {c.source.name for c in layout.components} | set(layout.tokenizers) | {"scheduler"}
+    held = {c.component for c in layout.components} | set(layout.tokenizers) | {"scheduler"}
     return {k: v for k, v in spec.index.items() if k in held or not isinstance(v, list)}
 
 

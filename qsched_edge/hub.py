@@ -6,14 +6,17 @@ from pathlib import Path
 
 from qsched_edge.errors import MissingExtraError, RecipeError
 
-PATTERNS = ["*.json", "*.safetensors", "*.txt", "*.model", "LICENSE*", "*.md"]
+TEXTS = ["*.json", "*.txt", "*.model", "LICENSE*", "*.md"]
 
 
-def fetch(source: str, revision: str) -> Path:
+def fetch(source: str, revision: str, variant: str = "", whole: bool = False) -> Path:
     """The local folder of OWNER/NAME at `revision`, or the local file of OWNER/NAME/FILE; downloads what is missing.
 
-    HF_HOME, HF_TOKEN, HF_HUB_OFFLINE and HF_ENDPOINT mean what they mean everywhere.
+    Of a pipeline only the components' weights are taken, those of `variant` where it is given; `whole` takes those at
+    the root too. HF_HOME, HF_TOKEN, HF_HUB_OFFLINE and HF_ENDPOINT mean what they mean everywhere.
     """
+    weights = f"*{'.' + variant if variant else ''}.safetensors"
+    patterns = [*TEXTS, f"*/{weights}", *([weights] if whole else [])]
     try:
         from huggingface_hub import hf_hub_download, snapshot_download
         from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
@@ -24,7 +27,7 @@ def fetch(source: str, revision: str) -> Path:
     try:
         if file:
             return Path(hf_hub_download(repository, file[0], revision=revision))
-        return Path(snapshot_download(repository, revision=revision, allow_patterns=PATTERNS))
+        return Path(snapshot_download(repository, revision=revision, allow_patterns=patterns))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         reason = str(error).strip().splitlines()[0]
         raise RecipeError(

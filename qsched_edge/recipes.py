@@ -30,6 +30,8 @@ class Recipe:
     guidance: float
     credits: str = ""
     revision: str = "main"
+    variant: str = ""
+    parts: Mapping[str, str] = field(default_factory=dict)
     height: int = 0
     width: int = 0
     sequence_length: int = 77
@@ -75,7 +77,12 @@ class ModelSpec:
 
     def config(self, component: str) -> dict[str, Any]:
         """The component's own configuration, its class name among the keys (`_class_name`)."""
-        return {**self.read_config(self.folder / component), "_class_name": self.index[component][1]}
+        return {**self.read_config(self.part(component)), "_class_name": self.index[component][1]}
+
+    def part(self, component: str) -> Path:
+        """The component's folder: the pipeline's own, or the one the recipe puts in its place."""
+        other = self.recipe.parts.get(component)
+        return self.locate(other) if other else self.folder / component
 
     @staticmethod
     def read_config(folder: Path) -> dict[str, Any]:
@@ -168,4 +175,4 @@ def locate(recipe: Recipe, source: str) -> Path:
         )
     from qsched_edge.hub import fetch
 
-    return fetch(source, recipe.revision)
+    return fetch(source, recipe.revision, recipe.variant, whole=source != recipe.source)

@@ -78,12 +78,12 @@ def opened(file: Path) -> Iterator[Any]:
         raise WeightsError(f"{file} cannot be read as safetensors ({error}): download it again") from error
 
 
-def weight_files(folder: Path) -> list[Path]:
-    """The safetensors files of one component's folder: plain, fp16 variant or sharded; pickles are refused."""
+def weight_files(folder: Path, variant: str = "") -> list[Path]:
+    """The safetensors files of one component's folder, whole or sharded; those of `variant` ("fp16") come first."""
     for stem in STEMS:
-        for variant in ("", ".fp16"):
-            index = folder / f"{stem}.safetensors.index{variant}.json"
-            single = folder / f"{stem}{variant}.safetensors"
+        for dot in dict.fromkeys((f".{variant}" if variant else "", "", ".fp16")):
+            index = folder / f"{stem}.safetensors.index{dot}.json"
+            single = folder / f"{stem}{dot}.safetensors"
             if single.is_file():
                 return [single]
             if index.is_file():

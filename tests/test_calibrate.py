@@ -37,7 +37,7 @@ def problem(bundles: dict[int, Path], recipe: Path, tmp_path_factory: pytest.Tem
     prompts = ("a red apple, noto style", "a cat face, fluent style")
     objective = Objective(Sampler.from_pretrained(bundles[4]), stage.judge_of(spec.recipe), prompts, 0, 4)
     journal = Journal(tmp_path_factory.mktemp("journal") / "j", "test")
-    return Problem(objective, JAQ(2.0, (0.0, 0.5), (0.1, 0.2)), journal, spec.folder, 3, 3, True)
+    return Problem(objective, JAQ(2.0, (0.0, 0.5), (0.1, 0.2)), journal, spec.part("vae"), 3, 3, True)
 
 
 def test_replay_in_torch_is_the_samplers_trajectory(problem: Problem) -> None:
@@ -50,7 +50,7 @@ def test_replay_in_torch_is_the_samplers_trajectory(problem: Problem) -> None:
 
 def test_gradient_of_the_last_step_agrees_with_finite_differences_of_the_true_score(problem: Problem) -> None:
     """At the last step no later network pass depends on the coefficients, so the surrogate is the gradient."""
-    decoder, batch = Decoder(problem.source, problem.objective.sampler.manifest.latents), problem.objective.batches[0]
+    decoder, batch = Decoder(problem.vae, problem.objective.sampler.manifest.latents), problem.objective.batches[0]
 
     def score(c_x: float, c_eps: float) -> float:
         candidate = Coefficients(np.array([1, 1, 1, c_x]), np.array([1, 1, 1, c_eps]))

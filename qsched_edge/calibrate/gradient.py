@@ -25,7 +25,7 @@ RATE, MOMENTUM, SCALE = 0.01, 0.9, 0.99  # Adam's, on values near one
 
 def search(problem: Problem) -> Proposal:
     """Adam on all 2 x steps coefficients for `iterations`; the iterate with the best true fit score is proposed."""
-    decoder = Decoder(problem.source, problem.objective.sampler.manifest.latents)
+    decoder = Decoder(problem.vae, problem.objective.sampler.manifest.latents)
     theta = np.ones((2, problem.steps))
     first, second = np.zeros_like(theta), np.zeros_like(theta)
     iterates: list[tuple[float, Coefficients]] = []
@@ -94,7 +94,7 @@ class Decoder:
         import torch
         from diffusers import AutoencoderKL
 
-        self.vae = AutoencoderKL.from_pretrained(folder / "vae", torch_dtype=torch.float32, local_files_only=True)
+        self.vae = AutoencoderKL.from_pretrained(folder, torch_dtype=torch.float32, local_files_only=True)
         self.vae.eval().requires_grad_(False)
         self.latents = latents
 

@@ -98,7 +98,7 @@ def calibrate(
     objective = Objective(sampler, judge, fit, settings.seed * 10_000, steps)
     ones = Coefficients.identity(steps)
     jaq = JAQ.against(recalled_scores(journal, objective, ones), settings.k)
-    problem = Problem(objective, jaq, journal, spec.folder, settings.points, settings.iterations, quiet)
+    problem = Problem(objective, jaq, journal, spec.part("vae"), settings.points, settings.iterations, quiet)
     proposals = [function_of(name)(problem) for name in settings.searches]
     verdicts = judge_proposals(
         proposals,

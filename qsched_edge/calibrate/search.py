@@ -33,7 +33,7 @@ class Problem:
     objective: Objective
     jaq: JAQ
     journal: Journal
-    source: Path  # the diffusers folder, for its differentiable decoder
+    vae: Path  # the VAE's diffusers folder, for its differentiable decoder
     points: int
     iterations: int
     quiet: bool

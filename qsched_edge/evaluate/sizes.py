@@ -15,7 +15,7 @@ def fp16_bytes(spec: ModelSpec, choices: Choices) -> dict[str, int]:
     """Component name -> 2 bytes for every parameter it uses (of a VAE, its own half)."""
     sizes = {}
     for plan in layout_of(spec, choices).components:
-        weights = Weights(weight_files(plan.source))
+        weights = Weights(weight_files(plan.source, spec.recipe.variant))
         names = [n for n in weights if n.startswith(HALVES.get(plan.name, ("",)))]
         sizes[plan.name] = sum(2 * prod(weights.shape(n)) for n in names)
     return sizes

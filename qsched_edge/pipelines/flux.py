@@ -41,13 +41,14 @@ def layout(spec: ModelSpec, choices: Choices) -> Layout:
     }
     t5_plan = ComponentPlan(
         "text_encoder_2",
-        spec.folder / "text_encoder_2",
+        "text_encoder_2",
+        spec.part("text_encoder_2"),
         partial(t5.capture_t5, spec.config("text_encoder_2"), length),
         {"input_ids": {"tokenizer": "tokenizer_2"}},
         aliases={"encoder.embed_tokens.weight": "shared.weight"},
     )
     backbone = ComponentPlan(
-        "transformer", spec.folder / "transformer", partial(flux.capture_flux, config, length), inputs
+        "transformer", "transformer", spec.part("transformer"), partial(flux.capture_flux, config, length), inputs
     )
     channels = config["in_channels"] // PATCH**2
     return Layout(

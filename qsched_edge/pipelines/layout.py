@@ -15,13 +15,15 @@ from qsched_edge.schedule import Sampling
 
 @dataclass(frozen=True)
 class ComponentPlan:
-    """One graph of the bundle: its folder there, the diffusers folder its weights come from, how to capture it.
+    """One graph of the bundle: its folder there, the pipeline's component and the folder its weights come from, how
+    to capture it.
 
     `inputs` maps graph inputs to the runtime's sources (docs/bundle.md). `prefixes` are what some checkpoints put
     before their tensor names, `aliases` other names of shared tensors.
     """
 
     name: str
+    component: str
     source: Path
     capture: Callable[[], Captured]
     inputs: Mapping[str, Any]

@@ -32,7 +32,7 @@ def check_classes(spec: ModelSpec, expected: Mapping[str, tuple[str, ...]]) -> N
     for component, classes in expected.items():
         found = spec.index.get(component, [None, None])[1]
         if found not in classes:
-            raise RecipeError(f"{spec.folder}/{component} is a {found}: supported here: {', '.join(classes)}")
+            raise RecipeError(f"{spec.folder}: its {component} is a {found}: supported here: {', '.join(classes)}")
 
 
 def clip_plan(spec: ModelSpec, name: str, tokenizer: str, hidden_states: bool = False) -> ComponentPlan:
@@ -40,7 +40,8 @@ def clip_plan(spec: ModelSpec, name: str, tokenizer: str, hidden_states: bool = 
     length = config["max_position_embeddings"]
     return ComponentPlan(
         name,
-        spec.folder / name,
+        name,
+        spec.part(name),
         partial(clip_text.capture_clip_text, config, length, hidden_states),
         {"input_ids": {"tokenizer": tokenizer}},
         prefixes=("text_model.",),
@@ -49,11 +50,12 @@ def clip_plan(spec: ModelSpec, name: str, tokenizer: str, hidden_states: bool = 
 
 def autoencoder_plans(spec: ModelSpec, choices: Choices) -> tuple[ComponentPlan, ...]:
     """The decoder and, if chosen, the encoder."""
-    folder, config = spec.folder / "vae", spec.config("vae")
+    folder, config = spec.part("vae"), spec.config("vae")
     decoder_folder, decoder_config = (folder, config) if choices.decoder == "full" else tiny(spec)
     plans = [
         ComponentPlan(
             "vae_decoder",
+            "vae",
             decoder_folder,
             partial(autoencoder.capture_decoder, decoder_config),
             {"latent_sample": "latents"},
@@ -61,7 +63,7 @@ def autoencoder_plans(spec: ModelSpec, choices: Choices) -> tuple[ComponentPlan,
     ]
     if choices.encoder:
         capture = partial(autoencoder.capture_encoder, config)
-        plans.append(ComponentPlan("vae_encoder", folder, capture, {"sample": "image"}))
+        plans.append(ComponentPlan("vae_encoder", "vae", folder, capture, {"sample": "image"}))
     return tuple(plans)
 
 

@@ -31,7 +31,7 @@ def layout(spec: ModelSpec, choices: Choices) -> Layout:
         "encoder_hidden_states": {"outputs": ["text_encoder.last_hidden_state"]},
         **({"timestep_cond": {"guidance_embedding": condition}} if condition else {}),
     }
-    backbone = ComponentPlan("unet", spec.folder / "unet", partial(unet.capture_unet, config, length), inputs)
+    backbone = ComponentPlan("unet", "unet", spec.part("unet"), partial(unet.capture_unet, config, length), inputs)
     return Layout(
         components=(text, backbone, *autoencoder_plans(spec, choices)),
         backbone="unet",

@@ -37,7 +37,7 @@ def layout(spec: ModelSpec, choices: Choices) -> Layout:
         "time_ids": "image_size",
         **({"timestep_cond": {"guidance_embedding": condition}} if condition else {}),
     }
-    backbone = ComponentPlan("unet", spec.folder / "unet", partial(unet.capture_unet, config, length), inputs)
+    backbone = ComponentPlan("unet", "unet", spec.part("unet"), partial(unet.capture_unet, config, length), inputs)
     texts = (
         clip_plan(spec, "text_encoder", "tokenizer", hidden_states=True),
         clip_plan(spec, "text_encoder_2", "tokenizer_2", hidden_states=True),
