@@ -91,3 +91,40 @@ def stable_diffusion_xl(scheduler):  # type: ignore[no-untyped-def]
 def save(pipeline, folder: Path) -> Path:  # type: ignore[no-untyped-def]
     pipeline.save_pretrained(folder)
     return folder
+
+
+def flux(shift: float = 1.0):  # type: ignore[no-untyped-def]
+    from diffusers import FlowMatchEulerDiscreteScheduler, FluxPipeline, FluxTransformer2DModel
+    from transformers import T5Config, T5EncoderModel
+
+    from benchmarks.tokenizers_offline import t5
+
+    tokenizer_2 = t5()
+    transformer = FluxTransformer2DModel(
+        in_channels=16,
+        num_layers=1,
+        num_single_layers=1,
+        attention_head_dim=16,
+        num_attention_heads=2,
+        joint_attention_dim=32,
+        pooled_projection_dim=32,
+        axes_dims_rope=(4, 4, 8),
+    )
+    t5_config = T5Config(
+        vocab_size=len(tokenizer_2),
+        d_model=32,
+        d_kv=8,
+        d_ff=64,
+        num_layers=2,
+        num_heads=4,
+        feed_forward_proj="gated-gelu",
+    )
+    return FluxPipeline(
+        FlowMatchEulerDiscreteScheduler(shift=shift),
+        vae(scaling_factor=0.36, shift_factor=0.12, use_quant_conv=False, use_post_quant_conv=False),
+        clip_text(),
+        clip_tokenizer(),
+        T5EncoderModel(t5_config),
+        tokenizer_2,
+        transformer,
+    )
