@@ -128,3 +128,15 @@ def flux(shift: float = 1.0):  # type: ignore[no-untyped-def]
         tokenizer_2,
         transformer,
     )
+
+
+def save_lora(pipeline, file: Path) -> None:  # type: ignore[no-untyped-def]
+    """A random LoRA on the attention layers of the U-Net, in diffusers' own layout."""
+    from peft import LoraConfig
+    from peft.utils import get_peft_model_state_dict
+
+    targets = ["to_q", "to_k", "to_v", "to_out.0"]
+    pipeline.unet.add_adapter(LoraConfig(r=4, lora_alpha=8, target_modules=targets, init_lora_weights=False))
+    layers = get_peft_model_state_dict(pipeline.unet)
+    metadata = {"unet_lora_adapter_metadata": pipeline.unet.peft_config["default"].to_dict()}
+    type(pipeline).save_lora_weights(file.parent, unet_lora_layers=layers, weight_name=file.name, **metadata)

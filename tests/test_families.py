@@ -1,0 +1,116 @@
+"""Every family's miniature: exported by the command line's stage, drawn by the runtime, compared with diffusers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import families
+import numpy as np
+import pytest
+import torch
+from conftest import ROOT
+
+from qsched_edge.export import Choices, ExportSettings, export
+from qsched_edge.recipes import ModelSpec, resolve
+from qsched_runtime import Sampler
+
+PROMPTS = ["a red apple, noto style", "an ant, twemoji style, on a blue background"]
+SIZES = [(16, 16), (24, 32)]
+JUDGED = f"""prompts = "{ROOT}/calib_prompts/emoji.txt"
+heldout = "{ROOT}/calib_prompts/emoji-heldout.txt"
+scorer = "{ROOT}/models/emoji-scorer"
+quality_prompts = ["a clean drawing of {{prompt}}", "a corrupted drawing of {{prompt}}"]
+evaluator = "{ROOT}/models/emoji-evaluator"
+"""
+
+
+def turbo():  # type: ignore[no-untyped-def]
+    from diffusers import EulerAncestralDiscreteScheduler
+
+    return EulerAncestralDiscreteScheduler(**families.BETAS, timestep_spacing="trailing")
+
+
+def stock():  # type: ignore[no-untyped-def]
+    """The scheduler SD1.5 and SDXL base ship with; LoRA recipes put another in its place."""
+    from diffusers import PNDMScheduler
+
+    return PNDMScheduler(**families.BETAS, skip_prk_steps=True)
+
+
+# name -> (builder, recipe lines)
+FAMILIES = {
+    "sd-turbo": (lambda: families.stable_diffusion(turbo()), "steps = [4, 1]\nguidance = 0.0"),
+    "sdxl-turbo": (lambda: families.stable_diffusion_xl(turbo()), "steps = [4, 1]\nguidance = 0.0"),
+    "lcm-sd15": (
+        lambda: families.stable_diffusion(stock()),
+        'steps = [4, 2]\nguidance = 1.5\nscheduler = "LCMScheduler"\nlora = "lora.safetensors"',
+    ),
+    "pcm-sdxl": (
+        lambda: families.stable_diffusion_xl(stock()),
+        'steps = [4, 2]\nguidance = 3.0\nscheduler = "TCDScheduler"\nlora = "lora.safetensors"\n'
+        'scheduler_settings = { timestep_spacing = "trailing" }',
+    ),
+    "flux": (families.flux, "steps = [4, 1]\nguidance = 0.0\nsequence_length = 16\nheight = 16\nwidth = 16"),
+}
+
+
+@pytest.fixture(scope="module", params=FAMILIES)
+def spec(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> ModelSpec:
+    """The family's miniature, saved by diffusers, with a recipe beside it."""
+    build, lines = FAMILIES[request.param]
+    folder = tmp_path_factory.mktemp("family")
+    torch.manual_seed(0)
+    pipeline = build()
+    families.save(pipeline, folder / request.param)
+    if "lora" in lines:
+        families.save_lora(pipeline, folder / "lora.safetensors")
+    recipe = folder / f"mini-{request.param}.toml"
+    head = f'title = "Miniature"\nsource = "{request.param}"\nlicense = "CC0-1.0"\ngroup_size = 16\n'
+    recipe.write_text(f"{head}{lines}\n{JUDGED}")
+    return resolve(str(recipe))
+
+
+@pytest.fixture(scope="module")
+def bundle(spec: ModelSpec) -> Path:
+    output = spec.recipe.folder / "w32"
+    return export(spec, ExportSettings(32, choices=Choices(encoder=True)), output, quiet=True)
+
+
+@pytest.fixture(scope="module")
+def oracle(spec: ModelSpec):  # type: ignore[no-untyped-def]
+    """The stock pipeline, with the recipe's scheduler and LoRA put in by diffusers."""
+    import diffusers
+
+    pipeline = diffusers.DiffusionPipeline.from_pretrained(spec.folder, safety_checker=None)
+    config = spec.scheduler_config()
+    pipeline.scheduler = getattr(diffusers, config["_class_name"]).from_config(config)
+    if spec.recipe.lora:
+        pipeline.load_lora_weights(spec.recipe.folder, weight_name=spec.recipe.lora)
+        pipeline.fuse_lora(lora_scale=spec.recipe.lora_scale)
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+def drawn_by_diffusers(pipeline, spec: ModelSpec, **request) -> np.ndarray:  # type: ignore[no-untyped-def]
+    if spec.pipeline == "FluxPipeline":
+        request["max_sequence_length"] = spec.recipe.sequence_length
+    generator = torch.Generator("cpu").manual_seed(5)
+    guidance = spec.recipe.guidance
+    images = pipeline(PROMPTS, guidance_scale=guidance, generator=generator, output_type="np", **request).images
+    return np.asarray(np.round(images * 255))
+
+
+def assert_same(ours: np.ndarray, theirs: np.ndarray) -> None:
+    difference = np.abs(ours - theirs)
+    assert ours.std() > 5, "a flat picture would agree with anything"
+    assert difference.max() <= 2
+    assert difference.mean() <= 0.1
+
+
+@pytest.mark.parametrize("size", SIZES, ids=str)
+def test_the_runtime_draws_what_diffusers_draws(spec: ModelSpec, bundle: Path, oracle, size: tuple[int, int]) -> None:  # type: ignore[no-untyped-def]
+    sampler = Sampler.from_pretrained(bundle)
+    for steps in spec.recipe.steps:
+        theirs = drawn_by_diffusers(oracle, spec, num_inference_steps=steps, height=size[0], width=size[1])
+        ours = sampler(PROMPTS, seed=5, num_inference_steps=steps, height=size[0], width=size[1]).images
+        assert_same(ours, theirs)
