@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test check lint types install train clean
+.PHONY: demo test compat check lint types install train clean
 
 install: $(READY)
 
@@ -23,6 +23,15 @@ demo: $(READY)
 test: $(READY)
 	$(BIN)/python -m pytest
 
+COMPAT := .venv-compat
+compat: $(READY) $(COMPAT)/.ready
+	QSCHED_COMPAT_PYTHON=$(COMPAT)/bin/python $(BIN)/python -m pytest -m compat
+
+$(COMPAT)/.ready: compat.txt
+	$(PYTHON) -m venv $(COMPAT)
+	$(COMPAT)/bin/python -m pip install --quiet --disable-pip-version-check -r compat.txt
+	touch $@
+
 lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -37,4 +46,4 @@ train: $(READY)
 	$(BIN)/python -m training
 
 clean:
-	rm -rf $(VENV) demo dist build
+	rm -rf $(VENV) $(COMPAT) demo dist build

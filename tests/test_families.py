@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import torch
 from conftest import ROOT
+from qsched_runtime import Sampler
 
 from qsched_edge.export import Choices, ExportSettings, export
 from qsched_edge.recipes import ModelSpec, resolve
-from qsched_runtime import Sampler
 
 PROMPTS = ["a red apple, noto style", "an ant, twemoji style, on a blue background"]
 SIZES = [(16, 16), (24, 32)]
