@@ -66,10 +66,12 @@ def export(
     method: Annotated[str, typer.Option(help="Quantizer: rtn (Intel Neural Compressor's round-to-nearest).")] = "rtn",
     encoder: Annotated[bool, typer.Option("--encoder", help="Bring the VAE encoder, to start from pictures.")] = False,
     decoder: Annotated[str, typer.Option(help="full, or tiny where the recipe names a tiny decoder.")] = "full",
+    max_ram: Annotated[str | None, typer.Option(help="Most memory to take, such as 2G.", show_default=False)] = None,
     force: Force = False,
     quiet: Quiet = False,
 ) -> None:
     """Capture, quantize and bundle a model; all Q-Sched coefficients are one."""
+    from qsched_edge.memory import parse_bytes
     from qsched_edge.quantize.methods import method as known_method
     from qsched_edge.quantize.scheme import Scheme
     from qsched_edge.recipes import resolve
@@ -79,7 +81,8 @@ def export(
     spec = resolve(model)
     target = output or Path(f"{spec.recipe.name}-w{bits}")
     stage = load("qsched_edge.export", "export")
-    settings = stage.ExportSettings(bits, method, stage.Choices(encoder, decoder))
+    ram = stage.RamLimit(parse_bytes(max_ram) if max_ram else None)
+    settings = stage.ExportSettings(bits, method, stage.Choices(encoder, decoder), ram)
     stage.export(spec, settings, target, force, quiet)
     from qsched_runtime import manifest
 

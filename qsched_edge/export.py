@@ -6,7 +6,7 @@ import platform
 import shutil
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from math import prod
@@ -19,6 +19,7 @@ from qsched_runtime.manifest import NAME, TokenizerSpec, sha256
 from qsched_edge import bundle, progress, torchvision_schema
 from qsched_edge.errors import WeightsError
 from qsched_edge.lora import FusedWeights, lora_components
+from qsched_edge.memory import RamLimit
 from qsched_edge.pipelines import Choices, ComponentPlan, Layout, layout_of
 from qsched_edge.quantize.encode import SMALL
 from qsched_edge.quantize.rewrite import Layer, write_graph
@@ -39,13 +40,19 @@ class ExportSettings:
     bits: int = 4
     method: str = "rtn"
     choices: Choices = field(default_factory=Choices)
+    ram: RamLimit = field(default_factory=RamLimit)
 
 
 def export(spec: ModelSpec, settings: ExportSettings, output: Path, force: bool = False, quiet: bool = False) -> Path:
     """Write the bundle of `spec` to `output` with all coefficients one; finished components survive an interruption."""
     layout = layout_of(spec, settings.choices)
     sources = source_hashes(spec, layout) | lora_sources(spec, layout)
-    arguments = {"recipe": repr(spec.recipe), "settings": repr(settings), "sources": sources, "versions": versions()}
+    arguments = {
+        "recipe": repr(spec.recipe),
+        "settings": repr(replace(settings, ram=RamLimit())),
+        "sources": sources,
+        "versions": versions(),
+    }
     with Staging(output, arguments, force) as staging:
         for plan in layout.components:
             staging.part(plan.name, partial(write_component, spec, plan, settings, quiet))
@@ -62,14 +69,15 @@ def write_component(spec: ModelSpec, plan: ComponentPlan, settings: ExportSettin
     """model.onnx, model.onnx_data, config.json and a report of the precisions in `folder`."""
     captured = plan.capture()
     weights = weights_of(spec, plan)
-    total = sum(prod(weights.shape(name)) for name in captured.weight_names)
-    with progress.bar(f"{plan.name} W{settings.bits}", total, "weights", quiet) as advance:
+    total = sum(2 * prod(weights.shape(name)) for name in captured.weight_names)
+    with progress.bar(f"{plan.name} W{settings.bits}", total, "B", quiet) as advance:
         layers = write_graph(
             captured,
             weights,
             lambda name, kind: spec.recipe.scheme(plan.name, name, settings.bits, settings.method),
             folder,
             advance,
+            settings.ram,
         )
     config = plan.source / "config.json"
     shutil.copyfile(config, folder / "config.json")

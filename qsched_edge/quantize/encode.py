@@ -9,13 +9,13 @@ from math import prod
 import numpy as np
 
 from qsched_edge.errors import QuantizeError
+from qsched_edge.memory import LARGEST_CHUNK
 from qsched_edge.quantize.methods import method
 from qsched_edge.quantize.scheme import Scheme, pack
 from qsched_edge.quantize.store import Packed
 from qsched_edge.weights import Weights
 
 SMALL = 1024  # weights with fewer values (norms, biases) stay float32: a Cast would cost what it saves
-CHUNK = 2**22  # values quantized at a time; the quantizer needs some 40 bytes for each
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class WeightRows:
     weights: Weights
     name: str
     shape: tuple[int, ...]
-    chunk: int = CHUNK
+    chunk: int = LARGEST_CHUNK
 
     def __iter__(self) -> Iterator[np.ndarray]:
         """float32 [rows, rest]; raises QuantizeError for values that are not finite."""

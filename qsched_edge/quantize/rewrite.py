@@ -11,6 +11,7 @@ import onnx_ir as ir
 
 from qsched_edge.capture.graph import Captured
 from qsched_edge.errors import QuantizeError
+from qsched_edge.memory import RamLimit
 from qsched_edge.quantize.encode import ENCODERS, WeightRows
 from qsched_edge.quantize.scheme import Scheme
 from qsched_edge.quantize.store import TensorStore
@@ -35,9 +36,14 @@ Plan = Callable[[str, str], Scheme]  # (weight name, kind) -> scheme
 
 
 def write_graph(
-    captured: Captured, weights: Weights, plan: Plan, folder: Path, advance: Callable[[int], None] = lambda n: None
+    captured: Captured,
+    weights: Weights,
+    plan: Plan,
+    folder: Path,
+    advance: Callable[[int], None] = lambda n: None,
+    ram: RamLimit = RamLimit(),  # noqa: B008 (frozen)
 ) -> list[Layer]:
-    """Stream every weight into `folder`/model.onnx + model.onnx_data; `advance` hears each weight's number of values.
+    """Stream every weight into `folder`/model.onnx + model.onnx_data; `advance` hears the bytes read (2 a value).
 
     Linear weights become MatMulNBits, convolutions a blocked DequantizeLinear before Conv, the rest floats of the
     plan's width. Raises WeightsError for a tensor that is missing, QuantizeError for one of another shape. A folder
@@ -52,11 +58,11 @@ def write_graph(
             kind = kind_of(value)
             scheme = plan(name, kind)
             role = kind if scheme.is_integer else "other"
-            rows = WeightRows(weights, name, shape)
+            rows = WeightRows(weights, name, shape, ram.chunk())
             stored = store.weight(name, lambda role=role, rows=rows, scheme=scheme: ENCODERS[role](rows, scheme))  # type: ignore[misc]
             EMITTERS[role](graph, order, value, [store.value(s) for s in stored], scheme)
             layers.append(Layer(name, kind, shape, scheme.name, sum(s.bytes for s in stored)))
-            advance(prod(shape))
+            advance(2 * prod(shape))
     for value in (*graph.inputs, *graph.outputs):
         name_axes(value)
     captured.model.opset_imports[CONTRIB] = 1
