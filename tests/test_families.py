@@ -114,3 +114,58 @@ def test_the_runtime_draws_what_diffusers_draws(spec: ModelSpec, bundle: Path, o
         theirs = drawn_by_diffusers(oracle, spec, num_inference_steps=steps, height=size[0], width=size[1])
         ours = sampler(PROMPTS, seed=5, num_inference_steps=steps, height=size[0], width=size[1]).images
         assert_same(ours, theirs)
+
+
+IMAGE_TO_IMAGE = {
+    "StableDiffusionPipeline": "StableDiffusionImg2ImgPipeline",
+    "StableDiffusionXLPipeline": "StableDiffusionXLImg2ImgPipeline",
+    "FluxPipeline": "FluxImg2ImgPipeline",
+}
+
+
+def test_sampling_starts_from_a_picture_as_diffusers_does(spec: ModelSpec, bundle: Path, oracle) -> None:  # type: ignore[no-untyped-def]
+    import diffusers
+    from PIL import Image
+
+    if spec.scheduler_config()["_class_name"] == "LCMScheduler":
+        pytest.skip("diffusers derives other timesteps from the strength for LCM")
+    picture = np.random.default_rng(0).integers(0, 256, size=(16, 16, 3), dtype=np.uint8)
+    pipeline = getattr(diffusers, IMAGE_TO_IMAGE[spec.pipeline]).from_pipe(oracle)
+    pipeline.set_progress_bar_config(disable=True)
+    steps = max(spec.recipe.steps)
+    sizes = {"height": 16, "width": 16} if spec.pipeline == "FluxPipeline" else {}
+    request = {"image": [Image.fromarray(picture)] * 2, "strength": 0.5, "num_inference_steps": steps, **sizes}
+    theirs = drawn_by_diffusers(pipeline, spec, **request)
+    sampler = Sampler.from_pretrained(bundle)
+    ours = sampler(PROMPTS, seed=5, num_inference_steps=steps, image=picture, strength=0.5).images
+    assert_same(ours, theirs)
+
+
+def test_negative_prompts_guide_as_diffusers_does(spec: ModelSpec, bundle: Path, oracle) -> None:  # type: ignore[no-untyped-def]
+    if spec.recipe.guidance <= 1:
+        pytest.skip("this recipe runs without guidance")
+    steps = spec.recipe.steps[0]
+    request = {"negative_prompt": ["blue"] * 2, "num_inference_steps": steps, "height": 16, "width": 16}
+    theirs = drawn_by_diffusers(oracle, spec, **request)
+    sampler = Sampler.from_pretrained(bundle)
+    ours = sampler(PROMPTS, seed=5, num_inference_steps=steps, negative_prompt="blue", height=16, width=16).images
+    assert_same(ours, theirs)
+
+
+@pytest.mark.parametrize("bits", [4, 8])
+def test_quantized_bundles_take_the_whole_path(spec: ModelSpec, bundle: Path, bits: int, tmp_path: Path) -> None:
+    from qsched_edge.calibrate import run as calibration
+    from qsched_edge.evaluate import run as evaluation
+
+    choices = Choices(encoder=True)
+    folder = export(spec, ExportSettings(bits, choices=choices), tmp_path / "bundle", quiet=True)
+    model = str(spec.recipe.folder / f"{spec.recipe.name}.toml")
+    few = calibration.Settings(points=2, iterations=2, fit_prompts=4, heldout_prompts=4)
+    record = calibration.calibrate(folder, few, None, None, model, quiet=True).record
+    assert len(record["c_x"]) == len(record["c_eps"]) == spec.recipe.steps[0]
+    settings = evaluation.Settings(prompts=2, seeds=1)
+    report = evaluation.evaluate(folder, tmp_path / "report", settings, None, model, False, True, bundle)
+    assert all(np.isfinite(list(cell.values())).all() for cell in report["cells"].values())
+    images = Sampler.from_pretrained(folder)(PROMPTS, seed=5, height=16, width=16).images
+    assert images.shape == (2, 16, 16, 3)
+    assert images.std() > 5
