@@ -17,6 +17,7 @@ from qsched_runtime import Sampler
 from qsched_runtime.manifest import NAME, TokenizerSpec, sha256
 
 from qsched_edge import bundle, progress, torchvision_schema
+from qsched_edge.capture.graph import Captured
 from qsched_edge.errors import WeightsError
 from qsched_edge.lora import FusedWeights, lora_components
 from qsched_edge.memory import RamLimit
@@ -67,7 +68,7 @@ def source_hashes(spec: ModelSpec, layout: Layout) -> dict[str, str]:
 
 def write_component(spec: ModelSpec, plan: ComponentPlan, settings: ExportSettings, quiet: bool, folder: Path) -> None:
     """model.onnx, model.onnx_data, config.json and a report of the precisions in `folder`."""
-    captured = plan.capture()
+    captured = captured_of(plan)
     weights = weights_of(spec, plan)
     total = sum(2 * prod(weights.shape(name)) for name in captured.weight_names)
     with progress.bar(f"{plan.name} W{settings.bits}", total, "B", quiet) as advance:
@@ -83,6 +84,10 @@ def write_component(spec: ModelSpec, plan: ComponentPlan, settings: ExportSettin
     shutil.copyfile(config, folder / "config.json")
     kept = {layer.name: layer.precision for layer in layers if prod(layer.shape) >= SMALL}
     write_json(folder / LAYERS, {"precision": precision_of(layers), "outputs": captured.outputs, "layers": kept})
+
+
+def captured_of(plan: ComponentPlan) -> Captured:
+    return plan.capture()
 
 
 def weights_of(spec: ModelSpec, plan: ComponentPlan) -> Weights:

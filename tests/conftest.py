@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from qsched_edge import export as export_stage
 from qsched_edge import torchvision_schema
 
 torchvision_schema.declare()
@@ -20,6 +22,24 @@ def cli(*arguments: object, timeout: int = 600) -> subprocess.CompletedProcess[s
     """Run the command line in a process of its own."""
     command = [sys.executable, "-m", "qsched_edge", *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, timeout=timeout, check=False, cwd=ROOT)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def captures_are_remembered() -> Iterator[None]:
+    """Tracing is what takes long: one architecture is captured once in a test run, each export gets a copy."""
+    from qsched_edge.capture.graph import Captured
+    from qsched_edge.pipelines.layout import ComponentPlan
+
+    remembered: dict[str, Captured] = {}
+
+    def capture(plan: ComponentPlan) -> Captured:
+        key = repr((plan.capture.func.__qualname__, plan.capture.args))  # type: ignore[attr-defined]
+        known = remembered.setdefault(key, plan.capture()) if key not in remembered else remembered[key]
+        return Captured(known.model.clone(), known.inputs, known.outputs)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(export_stage, "captured_of", capture)
+        yield
 
 
 @pytest.fixture(scope="session")
