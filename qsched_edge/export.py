@@ -151,11 +151,20 @@ def write_tokenizer(spec: ModelSpec, name: str, folder: Path) -> TokenizerSpec:
     stock = getattr(transformers, spec.index[name][1].removesuffix("Fast"))
     tokenizer = stock.from_pretrained(spec.part(name), local_files_only=True)
     tokenizer.save_pretrained(folder)
+    name_special_tokens_as_always(folder / "tokenizer_config.json")
     length = spec.recipe.sequence_length if kind == "unigram" else tokenizer.model_max_length
     bos_id = -1 if tokenizer.bos_token_id is None else tokenizer.bos_token_id
     return TokenizerSpec(
         kind, f"{name}/tokenizer.json", length, bos_id, tokenizer.eos_token_id, tokenizer.pad_token_id
     )  # fmt: skip
+
+
+def name_special_tokens_as_always(path: Path) -> None:
+    """transformers 5 lists extra special tokens under a key that earlier versions expect to be a table."""
+    config = read_json(path)
+    if isinstance(config.get("extra_special_tokens"), list):
+        config["additional_special_tokens"] = config.pop("extra_special_tokens")
+        write_json(path, config)
 
 
 def model_index(spec: ModelSpec, layout: Layout) -> dict[str, Any]:
