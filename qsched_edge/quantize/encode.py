@@ -11,6 +11,7 @@ import numpy as np
 from qsched_edge.errors import QuantizeError
 from qsched_edge.memory import LARGEST_CHUNK
 from qsched_edge.quantize.methods import method
+from qsched_edge.quantize.moments import Moments
 from qsched_edge.quantize.scheme import Scheme, pack
 from qsched_edge.quantize.store import Packed
 from qsched_edge.weights import Weights
@@ -26,6 +27,7 @@ class WeightRows:
     name: str
     shape: tuple[int, ...]
     chunk: int = LARGEST_CHUNK
+    moments: Moments | None = None
 
     def __iter__(self) -> Iterator[np.ndarray]:
         """float32 [rows, rest]; raises QuantizeError for values that are not finite."""
@@ -44,7 +46,7 @@ def encode_linear(rows: WeightRows, scheme: Scheme) -> list[Packed]:
     g = scheme.group_for(width)
     blocks, blobs, scales, zeros = -(-width // g), [], [], []
     for weight in rows:
-        matrix = method(scheme.method)(weight, scheme)
+        matrix = method(scheme.method)(weight, scheme, rows.moments)
         padded = np.zeros((len(weight), blocks * g), np.uint8)
         padded[:, :width] = matrix.q
         blobs.append(pack(padded.reshape(len(weight), blocks, g), scheme.weight_bits))
@@ -59,7 +61,7 @@ def encode_conv(rows: WeightRows, scheme: Scheme) -> list[Packed]:
     width = prod(rows.shape[1:])
     q, scales, zeros = [], [], []
     for weight in rows:
-        matrix = method(scheme.method)(weight, scheme)
+        matrix = method(scheme.method)(weight, scheme, rows.moments)
         q.append(matrix.q)
         scales.append(matrix.scale)
         zeros.append(matrix.zero)

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from qsched_edge.errors import MissingExtraError
+from qsched_edge.quantize.moments import Moments
 from qsched_edge.quantize.scheme import QuantizedMatrix, Scheme
 
 
@@ -41,7 +42,7 @@ def quant_tensor() -> Callable[..., tuple[np.ndarray, np.ndarray, np.ndarray]]:
     return weight_only.quant_tensor
 
 
-def round_to_nearest(weight: np.ndarray, scheme: Scheme) -> QuantizedMatrix:
+def round_to_nearest(weight: np.ndarray, scheme: Scheme, moments: Moments | None = None) -> QuantizedMatrix:
     """float32 [N, K] -> integers, each group scaled from its own smallest to its own largest value.
 
     Every group gets a zero added before INC sees it: INC clamps the zero point to the integer range and would

@@ -13,6 +13,7 @@ from qsched_edge.capture.graph import Captured
 from qsched_edge.errors import QuantizeError
 from qsched_edge.memory import RamLimit
 from qsched_edge.quantize.encode import ENCODERS, WeightRows
+from qsched_edge.quantize.moments import Moments
 from qsched_edge.quantize.scheme import Scheme
 from qsched_edge.quantize.store import TensorStore
 from qsched_edge.weights import Weights
@@ -42,6 +43,7 @@ def write_graph(
     folder: Path,
     advance: Callable[[int], None] = lambda n: None,
     ram: RamLimit = RamLimit(),  # noqa: B008 (frozen)
+    moments_of: Callable[[str], Moments | None] = lambda name: None,
 ) -> list[Layer]:
     """Stream every weight into `folder`/model.onnx + model.onnx_data; `advance` hears the bytes read (2 a value).
 
@@ -58,7 +60,7 @@ def write_graph(
             kind = kind_of(value)
             scheme = plan(name, kind)
             role = kind if scheme.is_integer else "other"
-            rows = WeightRows(weights, name, shape, ram.chunk())
+            rows = WeightRows(weights, name, shape, ram.chunk(), moments_of(name))
             stored = store.weight(name, lambda role=role, rows=rows, scheme=scheme: ENCODERS[role](rows, scheme))  # type: ignore[misc]
             EMITTERS[role](graph, order, value, [store.value(s) for s in stored], scheme)
             layers.append(Layer(name, kind, shape, scheme.name, sum(s.bytes for s in stored)))
