@@ -20,7 +20,8 @@ from training.drawings import SIDE, Drawings
 from training.loop import CURVES
 
 BATCH = 32
-STEPS, TEACHER_STEPS, GUIDANCE = 4, 50, 2.0
+STEPS, TEACHER_STEPS = 4, 50
+GUIDANCE, TEACHER_GUIDANCE = 3.0, 2.0  # the student's was chosen on seen combinations
 GRID = ("red-apple", "panda", "rocket", "hamburger", "sunflower", "octopus", "castle", "guitar", "snowman", "cactus")
 
 
@@ -35,13 +36,13 @@ def combinations_of(held_out: bool) -> list[Combination]:
     return chosen
 
 
-def draw(pipeline, prompts: list[str], steps: int) -> np.ndarray:
+def draw(pipeline, prompts: list[str], steps: int, guidance_scale: float) -> np.ndarray:
     """float32 [N, 3, 64, 64] in -1..1; picture i has seed i."""
     pictures = []
     for start in range(0, len(prompts), BATCH):
         some = prompts[start : start + BATCH]
         generators = [torch.Generator("cpu").manual_seed(start + i) for i in range(len(some))]
-        sampling = {"num_inference_steps": steps, "guidance_scale": GUIDANCE, "generator": generators}
+        sampling = {"num_inference_steps": steps, "guidance_scale": guidance_scale, "generator": generators}
         pictures.append(pipeline(some, output_type="np", **sampling).images)
     return (np.concatenate(pictures).transpose(0, 3, 1, 2) * 2 - 1).astype(np.float32)
 
@@ -59,9 +60,11 @@ def measures(classifier: Classifier, pictures: np.ndarray, chosen: list[Combinat
     }
 
 
-def pipelines() -> dict[str, tuple[object, int]]:
-    """The student as published and the teacher, each with its number of steps."""
-    student = LatentConsistencyModelPipeline.from_pretrained(publish.TARGET, safety_checker=None)
+def pipelines() -> dict[str, tuple[object, int, float]]:
+    """The student as published and the teacher, each with its number of steps and guidance scale."""
+    student = LatentConsistencyModelPipeline.from_pretrained(
+        publish.TARGET, torch_dtype=torch.float32, safety_checker=None
+    )
     guided = StableDiffusionPipeline(
         vae=student.vae,
         text_encoder=student.text_encoder,
@@ -74,7 +77,10 @@ def pipelines() -> dict[str, tuple[object, int]]:
     )
     for pipeline in (student, guided):
         pipeline.set_progress_bar_config(disable=True)
-    return {f"student, {STEPS} steps": (student, STEPS), f"teacher, {TEACHER_STEPS} steps": (guided, TEACHER_STEPS)}
+    return {
+        f"student, {STEPS} steps": (student, STEPS, GUIDANCE),
+        f"teacher, {TEACHER_STEPS} steps": (guided, TEACHER_STEPS, TEACHER_GUIDANCE),
+    }
 
 
 def main() -> None:
@@ -84,8 +90,8 @@ def main() -> None:
         chosen = combinations_of(held_out)
         real = np.stack([drawings.picture(c, rng) for c in chosen]).transpose(0, 3, 1, 2)
         table[f"real drawings, {split}"] = measures(classifier, (real / 127.5 - 1).astype(np.float32), chosen)
-        for name, (pipeline, steps) in pipelines().items():
-            pictures = draw(pipeline, [c.caption for c in chosen], steps)
+        for name, (pipeline, *sampling) in pipelines().items():
+            pictures = draw(pipeline, [c.caption for c in chosen], *sampling)
             table[f"{name}, {split}"] = measures(classifier, pictures, chosen)
             print(f"{name}, {split}", table[f"{name}, {split}"], flush=True)
     (publish.TARGET / "assessment.json").write_text(json.dumps(table, indent=1) + "\n")
@@ -95,7 +101,7 @@ def main() -> None:
 
 def save_grid() -> None:
     """A row for each style: the student's pictures of ten concepts on held-out or plain backgrounds."""
-    student, steps = next(iter(pipelines().values()))
+    student, *sampling = next(iter(pipelines().values()))
     rows = []
     for style in STYLES:
         chosen = [
@@ -105,7 +111,7 @@ def save_grid() -> None:
             )
             for name in GRID
         ]
-        pictures = draw(student, [c.caption for c in chosen], steps)
+        pictures = draw(student, [c.caption for c in chosen], *sampling)
         rows.append(np.concatenate(list(((pictures + 1) * 127.5).round().transpose(0, 2, 3, 1)), axis=1))
     grid = Image.fromarray(np.concatenate(rows).astype(np.uint8))
     grid.resize((len(GRID) * SIDE * 2, len(STYLES) * SIDE * 2), Image.Resampling.LANCZOS).save(
