@@ -11,7 +11,7 @@ from conftest import ROOT, cli
 from qsched_edge.errors import MetricError
 from qsched_edge.evaluate.classifier import Classifier
 from qsched_edge.evaluate.frechet import Frechet, Gaussian
-from qsched_edge.intervals import paired_difference
+from qsched_edge.intervals import interval, paired_difference
 
 
 def test_frechet_agrees_with_scipys_matrix_square_root() -> None:
@@ -31,6 +31,15 @@ def test_intervals_cover_the_truth_as_often_as_they_say() -> None:
         found = paired_difference(before + truth + 0.5 * rng.normal(size=60), before, seed=trial)
         hits += found.low <= truth <= found.high
     assert 0.88 <= hits / 200 <= 0.99
+
+
+def test_a_distance_that_grows_with_repeated_rows_lies_in_its_interval() -> None:
+    rng, frechet = np.random.default_rng(3), Frechet(Gaussian(np.zeros(12), np.eye(12)))
+    for trial in range(10):
+        wide, narrow = 3 * rng.normal(size=(40, 12)), rng.normal(size=(40, 12))
+        found = interval(lambda rows, w=wide, n=narrow: frechet(w[rows]) - frechet(n[rows]), 40, trial, 200)  # type: ignore[misc]
+        middle = (found.low + found.high) / 2
+        assert abs(middle - found.estimate) < 0.25 * (found.high - found.low)
 
 
 def test_pairing_keeps_a_prompts_seeds_together() -> None:
