@@ -34,9 +34,9 @@ def test_intervals_cover_the_truth_as_often_as_they_say() -> None:
 
 
 def test_a_distance_that_grows_with_repeated_rows_lies_in_its_interval() -> None:
-    rng, frechet = np.random.default_rng(3), Frechet(Gaussian(np.zeros(12), np.eye(12)))
+    rng, frechet = np.random.default_rng(3), Frechet(Gaussian(np.zeros(24), np.eye(24)))
     for trial in range(10):
-        wide, narrow = 3 * rng.normal(size=(40, 12)), rng.normal(size=(40, 12))
+        wide, narrow = 3 * rng.normal(size=(40, 24)), rng.normal(size=(40, 24))
         found = interval(lambda rows, w=wide, n=narrow: frechet(w[rows]) - frechet(n[rows]), 40, trial, 200)  # type: ignore[misc]
         middle = (found.low + found.high) / 2
         assert abs(middle - found.estimate) < 0.25 * (found.high - found.low)
