@@ -61,9 +61,10 @@ def models(as_json: Json = False) -> None:
 @app.command()
 def export(
     model: Annotated[str, typer.Option("-m", "--model", help="Recipe name, recipe file or diffusers folder.")],
-    bits: Annotated[int, typer.Option(help="Bits per weight: 4, 8, 16 or 32.")] = 4,
+    bits: Annotated[int, typer.Option(help="Bits per weight: 2, 3, 4, 8, 16 or 32.")] = 4,
     output: Output = None,
     method: Annotated[str, typer.Option(help="Quantizer: rtn (Intel Neural Compressor's round-to-nearest).")] = "rtn",
+    activation_bits: Annotated[int, typer.Option(help="Bits of what layers compute with: 8 or 16 (as is).")] = 16,
     encoder: Annotated[bool, typer.Option("--encoder", help="Bring the VAE encoder, to start from pictures.")] = False,
     decoder: Annotated[str, typer.Option(help="full, or tiny where the recipe names a tiny decoder.")] = "full",
     max_ram: Annotated[str | None, typer.Option(help="Most memory to take, such as 2G.", show_default=False)] = None,
@@ -76,13 +77,13 @@ def export(
     from qsched_edge.quantize.scheme import Scheme
     from qsched_edge.recipes import resolve
 
-    Scheme(bits)  # refuse bad bits and methods before anything is read
+    Scheme(bits, activation_bits=activation_bits)  # refuse bad bits and methods before anything is read
     known_method(method)
     spec = resolve(model)
-    target = output or Path(f"{spec.recipe.name}-w{bits}")
+    target = output or Path(f"{spec.recipe.name}-w{bits}{'' if activation_bits == 16 else f'a{activation_bits}'}")
     stage = load("qsched_edge.export", "export")
     ram = stage.RamLimit(parse_bytes(max_ram) if max_ram else None)
-    settings = stage.ExportSettings(bits, method, stage.Choices(encoder, decoder), ram)
+    settings = stage.ExportSettings(bits, method, stage.Choices(encoder, decoder), ram, activation_bits)
     stage.export(spec, settings, target, force, quiet)
     from qsched_runtime import manifest
 

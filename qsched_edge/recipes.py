@@ -54,13 +54,13 @@ class Recipe:
     def path(self, relative: str) -> Path:
         return (self.folder / relative).resolve()
 
-    def scheme(self, component: str, weight: str, bits: int, method: str) -> Scheme:
+    def scheme(self, component: str, weight: str, bits: int, method: str, activation_bits: int = 16) -> Scheme:
         """The scheme of one weight when the model is exported at `bits`; a recipe only ever raises them."""
         wanted = max(bits, self.precision.get(component, bits))
         for pattern, kept in self.keep.items():
             if fnmatch(f"{component}.{weight}", pattern):
                 wanted = max(wanted, kept)
-        return Scheme(wanted, self.group_size, method=method)
+        return Scheme(wanted, self.group_size, method=method, activation_bits=activation_bits)
 
 
 @dataclass(frozen=True)
