@@ -78,7 +78,27 @@ class Staging:
     def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
         if kind is None:
             (self.folder / STAMP).unlink()
-            replace_folder(self.folder, self.output)
+            self.publish()
+
+    def publish(self) -> None:
+        replace_folder(self.folder, self.output)
+
+
+class StagedGraph(Staging):
+    """The same for a graph file and the data file beside it: `output` and `output`_data."""
+
+    @property
+    def data(self) -> Path:
+        return self.output.with_name(f"{self.output.name}_data")
+
+    def publish(self) -> None:
+        """The graph goes first and comes last: a graph never stands beside another one's data."""
+        self.output.unlink(missing_ok=True)
+        self.data.unlink(missing_ok=True)
+        for target in (self.data, self.output):
+            if (self.folder / target.name).exists():
+                os.replace(self.folder / target.name, target)
+        shutil.rmtree(self.folder)
 
 
 def replace_folder(new: Path, output: Path) -> None:
