@@ -13,11 +13,14 @@ from qsched_edge.errors import QuantizeError
 WORTH_MEASURING = 50 * 2**20  # bytes of a graph; below, onnxruntime's own memory is most of what one would measure
 LOUD = 1.6  # times the file
 
+# a session without weights first: what onnxruntime itself takes is not the graph's
 CHILD = """
 import json, sys
 from pathlib import Path
+import onnxruntime
 from qsched_runtime.sessions import Graph
 from qsched_edge.memory import current_bytes, peak_bytes
+onnxruntime.InferenceSession(bytes.fromhex(sys.argv[2]), providers=["CPUExecutionProvider"])
 before, peak_before = current_bytes(), peak_bytes()
 graph = Graph(Path(sys.argv[1]), ["CPUExecutionProvider"], memory="low")
 print(json.dumps([current_bytes() - before, peak_bytes() - peak_before]))
@@ -46,6 +49,15 @@ class Resident:
         return said if self.ratio <= LOUD else f"WARNING: weights do not stay packed: {said}"
 
 
+def without_weights() -> bytes:
+    """The smallest graph."""
+    from onnx import TensorProto, helper
+
+    x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, [1]) for name in "xy")
+    graph = helper.make_graph([helper.make_node("Relu", ["x"], ["y"])], "empty", [x], [y])
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8).SerializeToString()
+
+
 def file_bytes(graph: Path) -> int:
     """The graph and its external data."""
     data = graph.with_name(f"{graph.name}_data")
@@ -54,7 +66,8 @@ def file_bytes(graph: Path) -> int:
 
 def resident(graph: Path) -> Resident:
     """Load `graph` with memory="low" in a process of its own and measure; raises QuantizeError if it cannot load."""
-    done = subprocess.run([sys.executable, "-c", CHILD, str(graph)], capture_output=True, text=True, check=False)
+    command = [sys.executable, "-c", CHILD, str(graph), without_weights().hex()]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise QuantizeError(f"onnxruntime cannot load {graph}: {(done.stderr.splitlines() or ['killed'])[-1]}")
     growth, peak = json.loads(done.stdout)

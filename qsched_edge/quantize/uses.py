@@ -68,7 +68,7 @@ def rank_of(value: ir.Value | None) -> int | None:
 def matmul_use(value: ir.Value, node: ir.Node, index: int, graph: ir.Graph) -> Use:
     if index == 0:
         return Use(reason="the left operand of MatMul")
-    if rank_of(value) != 2:
+    if rank_of(value) not in (2, None):
         return Use(reason="a batch of matrices or a vector in MatMul")
     if rank_of(node.inputs[0]) == 1:
         return Use(reason="multiplied by a vector without a batch axis")
