@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 import json
 import os
@@ -89,7 +90,7 @@ def export(
 
     from qsched_edge.bundle import bundle_bytes
 
-    print(f"{target}: {bundle_bytes(manifest.read(target)):,} bytes")
+    print("\n".join([*stage.memory_lines(target), f"{target}: {bundle_bytes(manifest.read(target)):,} bytes"]))
 
 
 @app.command()
@@ -247,6 +248,18 @@ def interrupt(signal_number: int, frame: FrameType | None) -> None:
     raise Interrupted
 
 
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+def text_of(error: QSchedError | OSError) -> str:
+    """What failed, where, and what to do."""
+    if isinstance(error, QSchedError) or not error.strerror:
+        return str(error)
+    where = f": {error.filename}" if error.filename else ""
+    advice = ": make room, the same command goes on from here" if error.errno in NO_ROOM else ""
+    return error.strerror + where + advice
+
+
 def run_app() -> None:
     """Run the command: errors are one line on stderr and exit code 1, usage errors 2, Ctrl-C 130."""
     signal.signal(signal.SIGINT, interrupt)
@@ -258,6 +271,5 @@ def run_app() -> None:
     except (QSchedError, OSError) as error:
         if os.environ.get("QSCHED_DEBUG"):
             raise
-        text = f"{error.strerror}: {error.filename}" if isinstance(error, OSError) and error.strerror else str(error)
-        print(f"error: {' '.join(text.split())}", file=sys.stderr)
+        print(f"error: {' '.join(text_of(error).split())}", file=sys.stderr)
         raise SystemExit(1) from None

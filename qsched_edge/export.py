@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 import shutil
+import sys
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
@@ -13,7 +14,7 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
-from qsched_runtime import Sampler
+from qsched_runtime import manifest as manifests
 from qsched_runtime.manifest import NAME, TokenizerSpec, sha256
 
 from qsched_edge import bundle, progress, torchvision_schema
@@ -23,7 +24,8 @@ from qsched_edge.lora import FusedWeights, lora_components
 from qsched_edge.memory import RamLimit
 from qsched_edge.pipelines import Choices, ComponentPlan, Layout, layout_of
 from qsched_edge.quantize.encode import SMALL
-from qsched_edge.quantize.rewrite import Layer, write_graph
+from qsched_edge.quantize.resident import Resident, resident_if_large
+from qsched_edge.quantize.rewrite import GRAPH, Layer, write_graph
 from qsched_edge.quantize.scheme import Scheme
 from qsched_edge.recipes import ModelSpec, read_json
 from qsched_edge.schedule import probe
@@ -31,6 +33,7 @@ from qsched_edge.staging import Staging, write_json, write_text
 from qsched_edge.weights import Weights, weight_files
 
 LAYERS = "quantization.json"
+UNPACKED = 2  # a running bundle takes about this many times its files
 TOKENIZERS = {"CLIPTokenizer": "clip", "T5Tokenizer": "unigram"}  # class -> kind in qsched.json
 PACKAGES = ("qsched-edge", "torch", "diffusers", "transformers", "onnx", "onnxruntime", "neural-compressor")
 
@@ -92,7 +95,15 @@ def write_component(spec: ModelSpec, plan: ComponentPlan, settings: ExportSettin
     config = plan.source / "config.json"
     shutil.copyfile(config, folder / "config.json")
     kept = {layer.name: layer.precision for layer in layers if prod(layer.shape) >= SMALL}
-    write_json(folder / LAYERS, {"precision": precision_of(layers), "outputs": captured.outputs, "layers": kept})
+    report = {"precision": precision_of(layers), "outputs": captured.outputs, "layers": kept}
+    memory = resident_if_large(folder / GRAPH)
+    write_json(folder / LAYERS, report if memory is None else {**report, "memory": asdict(memory)})
+
+
+def memory_lines(folder: Path) -> list[str]:
+    """What loading each large component takes, as the export measured it."""
+    reports = {path.parent.name: read_json(path) for path in sorted(folder.glob(f"*/{LAYERS}"))}
+    return [f"{name}: {Resident(**found['memory']).line}" for name, found in reports.items() if "memory" in found]
 
 
 def captured_of(plan: ComponentPlan) -> Captured:
@@ -144,11 +155,22 @@ def finish(spec: ModelSpec, settings: ExportSettings, layout: Layout, folder: Pa
         provenance(spec, settings, sources),
     )
     write_text(folder / "README.md", model_card(spec, settings, raw))
+    add_selftest(raw, folder, settings.ram)
+
+
+def add_selftest(raw: Mapping[str, Any], folder: Path, ram: RamLimit) -> None:
+    """qsched.json and the self-test; one step of the network belongs to it if the memory holds the network."""
     (folder / "selftest").mkdir(exist_ok=True)
     (folder / bundle.GOLDEN).unlink(missing_ok=True)
-    write_json(folder / NAME, {**raw, "files": bundle.list_files(folder)})
-    write_json(folder / bundle.GOLDEN, bundle.golden(Sampler.from_pretrained(folder)))
-    write_json(folder / NAME, {**raw, "files": bundle.list_files(folder)})
+    files = bundle.list_files(folder)
+    write_json(folder / NAME, {**raw, "files": files})
+    needed = UNPACKED * sum(file["bytes"] for file in files)
+    network = ram.holds(needed)
+    if not network:
+        room = f"{needed / 2**30:.1f} GiB"
+        print(f"self-test: running the network takes about {room}, so none of its output is recorded", file=sys.stderr)
+    write_json(folder / bundle.GOLDEN, bundle.golden(manifests.read(folder), folder, network))
+    write_json(folder / NAME, {**raw, "files": [*files, bundle.file_entry(folder, folder / bundle.GOLDEN)]})
 
 
 def write_tokenizer(spec: ModelSpec, name: str, folder: Path) -> TokenizerSpec:

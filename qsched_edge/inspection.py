@@ -85,7 +85,11 @@ class Inspection:
     def text(self) -> str:
         lines = []
         for graph in self.graphs:
-            lines += [f"{graph.name}: {graph.file_bytes:,} bytes", *map(row, graph.weights), *share_lines(graph.weights)]
+            lines += [
+                f"{graph.name}: {graph.file_bytes:,} bytes",
+                *map(row, graph.weights),
+                *share_lines(graph.weights),
+            ]
         if len(self.graphs) > 1:
             every = [weight for graph in self.graphs for weight in graph.weights]
             total = sum(graph.file_bytes for graph in self.graphs)
@@ -239,7 +243,8 @@ def row(weight: Weight) -> str:
 def share_lines(weights: list[Weight]) -> list[str]:
     total = sum(weight.bytes for weight in weights) or 1
     return [
-        f"  {table:9} {key:10} {entry['bytes'] / total:6.1%} of the bytes {entry['bytes']:14,}  {entry['values']:,} values"
+        f"  {table:9} {key:10} {entry['bytes'] / total:6.1%} of the bytes {entry['bytes']:14,} "
+        f"{entry['values']:14,} values"
         for table, entries in shares(weights).items()
         for key, entry in sorted(entries.items(), key=lambda item: -item[1]["bytes"])
     ]

@@ -61,3 +61,8 @@ class RamLimit:
                 f"{peak_bytes() / 2**20:.0f} MiB; give {(peak_bytes() + SMALLEST_ROOM) / 2**20:.0f}M or more"
             )
         return min(LARGEST_CHUNK, room // BYTES_PER_VALUE)
+
+    def holds(self, needed: int) -> bool:
+        """Is there room for `needed` bytes more, under the limit or else in the machine's memory?"""
+        whole = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if self.limit is None else self.limit
+        return peak_bytes() + needed <= whole

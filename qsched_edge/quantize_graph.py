@@ -26,7 +26,7 @@ from qsched_edge.quantize.scheme import Scheme
 from qsched_edge.quantize.store import INLINE_BYTES, Packed, TensorStore
 from qsched_edge.staging import StagedGraph
 
-ONE_FILE = 2**26  # bytes of data up to which the output is one file
+ONE_FILE = 2**23  # bytes of data up to which the output is one file: onnxruntime copies such data, and maps a data file
 
 
 @dataclass(frozen=True)

@@ -54,6 +54,11 @@ class Recipe:
     def path(self, relative: str) -> Path:
         return (self.folder / relative).resolve()
 
+    def overridden(self, scheduler: Mapping[str, Any]) -> dict[str, Any]:
+        """A stock scheduler's configuration with the recipe's class and settings."""
+        chosen = self.scheduler or scheduler["_class_name"]
+        return {**scheduler, "_class_name": chosen, **self.scheduler_settings}
+
     def scheme(self, component: str, weight: str, bits: int, method: str, activation_bits: int = 16) -> Scheme:
         """The scheme of one weight when the model is exported at `bits`; a recipe only ever raises them."""
         wanted = max(bits, self.precision.get(component, bits))
@@ -93,9 +98,7 @@ class ModelSpec:
 
     def scheduler_config(self) -> dict[str, Any]:
         """The stock scheduler's configuration, as the recipe overrides it."""
-        stock = self.config("scheduler")
-        chosen = self.recipe.scheduler or stock["_class_name"]
-        return {**stock, "_class_name": chosen, **self.recipe.scheduler_settings}
+        return self.recipe.overridden(self.config("scheduler"))
 
     def locate(self, source: str) -> Path:
         """A folder or file that the recipe names: a path beside it, or a repository of the model hub."""

@@ -1,5 +1,6 @@
 """The command line: one line per error, exit codes, interruption by a real signal."""
 
+import resource
 import shutil
 import signal
 import subprocess
@@ -73,6 +74,19 @@ def test_debug_shows_the_traceback() -> None:
 def test_verify_and_models_print_results_on_stdout(bundles: dict[int, Path]) -> None:
     assert "all as the manifest says" in cli("verify", bundles[4]).stdout
     assert "emoji" in cli("models").stdout
+
+
+def test_a_full_disk_is_one_line_and_nothing_looks_whole(recipe: Path, tmp_path: Path) -> None:
+    def no_room() -> None:
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+
+    command = [sys.executable, "-m", "qsched_edge", "export", "-m", recipe, "-o", tmp_path / "out", "--quiet"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT, preexec_fn=no_room)
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].startswith("error: ")
+    assert "the same command goes on from here" in done.stderr
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("command", ["export", "calibrate", "evaluate"])

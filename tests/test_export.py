@@ -11,6 +11,7 @@ from qsched_runtime import manifest as manifests
 import qsched_edge.export as stage
 from qsched_edge.errors import OutputExistsError, RecipeError, WeightsError
 from qsched_edge.export import ExportSettings, export
+from qsched_edge.quantize.store import Packed, Stored, TensorStore
 from qsched_edge.recipes import read_recipe, recipe_names, resolve
 
 
@@ -52,6 +53,31 @@ def test_an_interrupted_export_resumes_and_gives_the_same_bytes(
     assert captured == ["text_encoder", "unet", "vae_decoder", "vae_decoder"]
     assert manifests.read(output).files == manifests.read(bundles[4]).files
     assert list(tmp_path.iterdir()) == [output]
+
+
+@pytest.mark.parametrize("tensors", [1, 40, 97])
+def test_a_death_at_any_tensor_resumes_to_the_same_bytes(
+    tensors: int, recipe: Path, bundles: dict[int, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec, output, stored = resolve(str(recipe)), tmp_path / "bundle", []
+    append = TensorStore._append
+
+    def dying(self: TensorStore, packed: Packed) -> Stored:
+        stored.append(packed.name)
+        if len(stored) == tensors:
+            self.file.write(b"half a tensor")
+            self.file.flush()
+            raise KeyboardInterrupt
+        return append(self, packed)
+
+    monkeypatch.setattr(TensorStore, "_append", dying)
+    with pytest.raises(KeyboardInterrupt):
+        export(spec, ExportSettings(4), output, quiet=True)
+    assert not output.exists()
+    export(spec, ExportSettings(4), output, quiet=True)
+    assert manifests.read(output).files == manifests.read(bundles[4]).files
+    again = len(stored) - len(set(stored))
+    assert 1 <= again <= 4, "only the weight that was being stored is stored again"
 
 
 def test_an_existing_output_needs_force(recipe: Path, tmp_path: Path) -> None:

@@ -54,20 +54,37 @@ FAMILIES = {
 }
 
 
-@pytest.fixture(scope="module", params=FAMILIES)
-def spec(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> ModelSpec:
+# the LoRA recipes of the other base model: drawn at full precision only, the rest of the path is the same
+CROSSED = {
+    "lcm-sdxl": (
+        lambda: families.stable_diffusion_xl(stock()),
+        'steps = [4, 2]\nguidance = 1.0\nscheduler = "LCMScheduler"\nlora = "lora.safetensors"',
+    ),
+    "pcm-sd15": (
+        lambda: families.stable_diffusion(stock()),
+        'steps = [2]\nguidance = 7.5\nscheduler = "TCDScheduler"\nlora = "lora.safetensors"\nlora_scale = 0.8\n'
+        'scheduler_settings = { timestep_spacing = "trailing" }',
+    ),
+}
+
+
+def saved_miniature(name: str, folder: Path) -> ModelSpec:
     """The family's miniature, saved by diffusers, with a recipe beside it."""
-    build, lines = FAMILIES[request.param]
-    folder = tmp_path_factory.mktemp("family")
+    build, lines = (FAMILIES | CROSSED)[name]
     torch.manual_seed(0)
     pipeline = build()
-    families.save(pipeline, folder / request.param)
+    families.save(pipeline, folder / name)
     if "lora" in lines:
         families.save_lora(pipeline, folder / "lora.safetensors")
-    recipe = folder / f"mini-{request.param}.toml"
-    head = f'title = "Miniature"\nsource = "{request.param}"\nlicense = "CC0-1.0"\ngroup_size = 16\n'
+    recipe = folder / f"mini-{name}.toml"
+    head = f'title = "Miniature"\nsource = "{name}"\nlicense = "CC0-1.0"\ngroup_size = 16\n'
     recipe.write_text(f"{head}{lines}\n{JUDGED}")
     return resolve(str(recipe))
+
+
+@pytest.fixture(scope="module", params=FAMILIES)
+def spec(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> ModelSpec:
+    return saved_miniature(request.param, tmp_path_factory.mktemp("family"))
 
 
 @pytest.fixture(scope="module")
@@ -78,6 +95,10 @@ def bundle(spec: ModelSpec) -> Path:
 
 @pytest.fixture(scope="module")
 def oracle(spec: ModelSpec):  # type: ignore[no-untyped-def]
+    return stock_pipeline(spec)
+
+
+def stock_pipeline(spec: ModelSpec):  # type: ignore[no-untyped-def]
     """The stock pipeline, with the recipe's scheduler and LoRA put in by diffusers."""
     import diffusers
 
@@ -109,6 +130,17 @@ def assert_same(ours: np.ndarray, theirs: np.ndarray) -> None:
 
 @pytest.mark.parametrize("size", SIZES, ids=str)
 def test_the_runtime_draws_what_diffusers_draws(spec: ModelSpec, bundle: Path, oracle, size: tuple[int, int]) -> None:  # type: ignore[no-untyped-def]
+    assert_draws_alike(spec, bundle, oracle, size)
+
+
+@pytest.mark.parametrize("name", CROSSED)
+def test_loras_of_either_kind_fit_either_base(name: str, tmp_path: Path) -> None:
+    spec = saved_miniature(name, tmp_path)
+    bundle = export(spec, ExportSettings(32), tmp_path / "w32", quiet=True)
+    assert_draws_alike(spec, bundle, stock_pipeline(spec), SIZES[1])
+
+
+def assert_draws_alike(spec: ModelSpec, bundle: Path, oracle, size: tuple[int, int]) -> None:  # type: ignore[no-untyped-def]
     sampler = Sampler.from_pretrained(bundle)
     for steps in spec.recipe.steps:
         theirs = drawn_by_diffusers(oracle, spec, num_inference_steps=steps, height=size[0], width=size[1])

@@ -10,6 +10,7 @@ from qsched_runtime import BundleError, Coefficients, ScheduleTable
 from qsched_runtime.noise import TorchNoise
 
 from qsched_edge.errors import ScheduleError
+from qsched_edge.recipes import Recipe, read_recipe, recipe_names
 from qsched_edge.schedule import Sampling, fingerprint, probe
 
 BETAS = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "steps_offset": 1}
@@ -22,6 +23,22 @@ CASES = [
     ("DDIMScheduler", {**BETAS, "clip_sample": False}, (4,)),
     ("FlowMatchEulerDiscreteScheduler", {"shift": 3.0}, (1, 4)),
 ]
+STABLE_DIFFUSION = {**BETAS, "clip_sample": False, "set_alpha_to_one": False, "skip_prk_steps": True}
+TRAILING = {**STABLE_DIFFUSION, "timestep_spacing": "trailing"}
+PUBLISHED = {  # the scheduler_config.json of each checkpoint
+    "../models/emoji": {
+        **BETAS, "steps_offset": 0, "prediction_type": "v_prediction", "_class_name": "LCMScheduler"
+    },
+    "stabilityai/sd-turbo": {**TRAILING, "_class_name": "EulerDiscreteScheduler"},
+    "stabilityai/sdxl-turbo": {**TRAILING, "_class_name": "EulerAncestralDiscreteScheduler"},
+    "stabilityai/stable-diffusion-xl-base-1.0": {
+        **STABLE_DIFFUSION, "timestep_spacing": "leading", "_class_name": "EulerDiscreteScheduler"
+    },
+    "stable-diffusion-v1-5/stable-diffusion-v1-5": {**STABLE_DIFFUSION, "_class_name": "PNDMScheduler"},
+    "SimianLuo/LCM_Dreamshaper_v7": {**BETAS, "original_inference_steps": 50, "_class_name": "LCMScheduler"},
+    "black-forest-labs/FLUX.1-schnell": {"shift": 1.0, "_class_name": "FlowMatchEulerDiscreteScheduler"},
+}  # fmt: skip
+RECIPES = [read_recipe(path) for path in recipe_names().values()]
 SHAPE = (1, 4, 8, 8)
 ETA = 0.3
 
@@ -35,12 +52,12 @@ def random_denoiser(x: np.ndarray) -> np.ndarray:
     return (x.reshape(1, -1) @ weights).reshape(SHAPE)
 
 
-def stock_trajectory(name: str, settings: dict, steps: int) -> np.ndarray:
-    scheduler = getattr(diffusers, name)(**settings)
-    scheduler.set_timesteps(steps)
+def stock_trajectory(scheduler, eta: float = ETA, **timesteps) -> np.ndarray:  # type: ignore[no-untyped-def]
+    scheduler.set_timesteps(**timesteps)
     generator = torch.Generator("cpu").manual_seed(7)
     x = torch.randn(SHAPE, generator=generator) * getattr(scheduler, "init_noise_sigma", 1.0)
-    extra = {"generator": generator, **({"eta": ETA} if name in ("TCDScheduler", "DDIMScheduler") else {})}
+    takes_eta = type(scheduler).__name__ in ("TCDScheduler", "DDIMScheduler")
+    extra = {"generator": generator, **({"eta": eta} if takes_eta else {})}
     for t in scheduler.timesteps:
         scaled = scheduler.scale_model_input(x, t) if hasattr(scheduler, "scale_model_input") else x
         e = torch.from_numpy(random_denoiser(scaled.numpy()))
@@ -59,9 +76,25 @@ def table_trajectory(table: ScheduleTable) -> np.ndarray:
 
 @pytest.mark.parametrize(("name", "settings", "steps"), [(n, s, k) for n, s, ks in CASES for k in ks])
 def test_table_gives_the_stock_trajectory(name: str, settings: dict, steps: int) -> None:
-    stock = stock_trajectory(name, settings, steps)
+    stock = stock_trajectory(getattr(diffusers, name)(**settings), num_inference_steps=steps)
     ours = table_trajectory(probe(config_of(name, settings), steps, Sampling(eta=ETA)))
     assert np.abs(ours - stock).max() <= 1e-5 * np.abs(stock).max()
+
+
+@pytest.mark.parametrize(
+    ("recipe", "steps"),
+    [(r, k) for r in RECIPES for k in r.steps],
+    ids=lambda v: getattr(v, "name", v),
+)
+def test_every_recipe_samples_as_its_stock_scheduler(recipe: Recipe, steps: int) -> None:
+    config = recipe.overridden(PUBLISHED[recipe.source])
+    scheduler = getattr(diffusers, config["_class_name"]).from_config(config)
+    flow = "FlowMatch" in config["_class_name"]
+    asked = {"sigmas": np.linspace(1.0, 1 / steps, steps)} if flow else {"num_inference_steps": steps}
+    sampling = Sampling(lambda n: np.linspace(1.0, 1 / n, n)) if flow else Sampling(eta=recipe.eta)
+    stock, table = stock_trajectory(scheduler, recipe.eta, **asked), probe(config, steps, sampling)
+    assert len(table) == steps
+    assert np.abs(table_trajectory(table) - stock).max() <= 1e-5 * np.abs(stock).max()
 
 
 @pytest.mark.parametrize("setting", ["clip_sample", "thresholding"])

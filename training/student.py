@@ -8,7 +8,7 @@ from diffusers import DDIMScheduler, LCMScheduler
 from training import latents, teacher
 from training.loop import Settings, averaged, train
 
-SETTINGS = Settings("student", steps=2000, learning_rate=2e-4, warmup=50, cooldown=0.4, ema=0.99)
+SETTINGS = Settings("student", steps=1600, learning_rate=2e-4, warmup=50, cooldown=0.4, ema=0.99)
 BATCH = 32
 GRID = 20  # LCM's timesteps: 19, 39, ... 999
 SKIP = 4 * GRID  # one solver step of the teacher

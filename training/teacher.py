@@ -11,7 +11,7 @@ from transformers import CLIPTextConfig, CLIPTextModel
 from training import latents, tokenizer
 from training.loop import Settings, averaged, train
 
-SETTINGS = Settings("teacher", steps=6500, learning_rate=6e-4, warmup=300, cooldown=0.4, ema=0.999)
+SETTINGS = Settings("teacher", steps=5800, learning_rate=6e-4, warmup=300, cooldown=0.274, ema=0.999)
 BATCH = 64
 EMPTY_SHARE = 0.1
 WIDTH = 192

@@ -29,7 +29,7 @@ print(json.dumps([current_bytes() - before, peak_bytes() - peak_before]))
 
 @dataclass(frozen=True)
 class Resident:
-    """Bytes of the graph's files, and by how much the resident set of a process grows, and its peak, when it loads it."""
+    """Bytes of the graph's files; growth of the resident set of a process that loads it, and of its peak."""
 
     file: int
     growth: int

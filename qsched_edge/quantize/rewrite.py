@@ -25,7 +25,7 @@ TABLE = 2**17  # tables with fewer values (positions, attention biases) stay flo
 
 @dataclass(frozen=True)
 class Layer:
-    """What became of one weight: its kind ("linear", "conv", "embedding", "other"), shape, scheme name, stored bytes."""
+    """What became of a weight: its kind ("linear", "conv", "embedding", "other"), shape, scheme name, stored bytes."""
 
     name: str
     kind: str
