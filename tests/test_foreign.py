@@ -177,6 +177,15 @@ def test_what_cannot_be_quantized_is_named_with_the_reason(tmp_path: Path) -> No
     np.testing.assert_allclose(run(output, {"x": x}), run(exact, {"x": x}), atol=1e-4)
 
 
+def test_names_that_are_taken_are_not_taken_again(tmp_path: Path) -> None:
+    nodes = [N("MatMul", ["x", "w"], ["w_zero"]), N("Mul", ["w_zero", "w_scale"], ["w_q"]), N("Relu", ["w_q"], ["y"])]
+    proto = model(nodes, {"x": ("float32", ["n", 48])}, {"w": KN, "w_scale": np.array([2.0], np.float32)})
+    output, _ = convert(proto, tmp_path)
+    x = normal(3, 48, seed=1)
+    expected = np.maximum(2 * (x @ restored(KN.T, W4).T), 0)
+    np.testing.assert_allclose(run(output, {"x": x}), expected, atol=1e-5)
+
+
 def test_constant_nodes_are_weights_and_metadata_stays(tmp_path: Path) -> None:
     weight = normal(48, 40)
     nodes = [N("Constant", [], ["w"], value=numpy_helper.from_array(weight)), N("MatMul", ["x", "w"], ["y"])]

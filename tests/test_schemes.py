@@ -135,15 +135,17 @@ LARGE = {
 
 
 @pytest.mark.parametrize("case", LARGE)
-def test_onnxruntime_keeps_4_bit_weights_packed(case: str, tmp_path: Path) -> None:
-    """Loading 4.2 million weights takes less than a float32 copy of them would."""
+def test_onnxruntime_keeps_4_bit_weights_packed(case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """4.2 million weights would be 16 MB of float32."""
+    monkeypatch.setattr("qsched_edge.quantize_graph.ONE_FILE", 0)
     node, shape, x = LARGE[case]
     proto = model([node], {"x": x}, {"w": normal(*shape)}, opset=21)
     output, _ = converted(proto, tmp_path, Scheme(4, 0 if "channel" in case else 64))
     found = resident(output)
-    assert found.growth < 0.75 * 4 * np.prod(shape), found
+    assert found.growth < 1.6 * found.file + 2**21, found
     assert found.peak >= found.growth
-    assert found.file == output.stat().st_size
+    assert found.file == sum(f.stat().st_size for f in tmp_path.glob("out.onnx*"))
+    print(case, found)
 
 
 def test_weights_that_are_unpacked_at_load_are_said_loudly(tmp_path: Path) -> None:

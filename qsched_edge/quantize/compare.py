@@ -45,8 +45,10 @@ def session(path: Path) -> Any:
     """An onnxruntime CPU session; QuantizeError in one line if the graph cannot be loaded."""
     import onnxruntime as ort
 
+    options = session_options("low", None)
+    options.log_severity_level = 4  # sizes that do not fit are tried on purpose, and every error is raised as well
     try:
-        return ort.InferenceSession(path, session_options("low", None), providers=["CPUExecutionProvider"])
+        return ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's exception classes share no public base
         raise QuantizeError(f"onnxruntime cannot load {path}: {str(error).splitlines()[0]}") from error
 
@@ -133,7 +135,8 @@ def free_shape(shape: ir.Shape, size: int) -> tuple[int, ...]:
 
 def table_rows(value: ir.Value) -> int:
     """Rows of the smallest table that these integers index, directly or reshaped; 0 if there is none."""
-    rows, todo, seen = [], [value], set()
+    rows: list[int] = []
+    todo, seen = [value], set()
     while todo:
         current = todo.pop()
         for node, index in current.uses():

@@ -20,6 +20,7 @@ from qsched_edge.quantize.scheme import CHANNEL, Scheme
 from qsched_edge.quantize.uses import Use, reason_to_leave, uses_of
 
 OLDEST_OPSET = 13
+ROLES = ("q", "scale", "zero", "shape")  # what the encoders append to a weight's name
 
 
 @dataclass(frozen=True)
@@ -35,9 +36,11 @@ class Left:
 
 @dataclass(frozen=True)
 class Prepared:
-    """A model whose initializers `names` are to be replaced by what a plan makes of `weights`."""
+    """A model whose initializers `names` are to be replaced by what a plan makes of `weights`; `taken` are names that
+    its values have."""
 
     model: ir.Model
+    taken: set[str]
     weights: GraphWeights = field(default_factory=GraphWeights)
     names: list[str] = field(default_factory=list)
     left: list[Left] = field(default_factory=list)
@@ -75,7 +78,7 @@ def bypass_identities(graph: ir.Graph) -> None:
 def prepare(model: ir.Model, scheme: Scheme) -> Prepared:
     """Find what `scheme` can quantize and bring it into the one form; the rest is listed with reasons."""
     model, unconverted = for_convolutions(model, scheme)
-    prepared = Prepared(model, left=subgraph_weights(model))
+    prepared = Prepared(model, names_of(model), left=subgraph_weights(model))
     for value in list(model.graph.initializers.values()):
         reason = float_reason(value, model.graph) if not scheme.is_integer else reason_to_leave(value, model.graph)
         uses = uses_of(value, model.graph)
@@ -89,6 +92,13 @@ def prepare(model: ir.Model, scheme: Scheme) -> Prepared:
             declare(prepared, value)
     model.ir_version = max(model.ir_version or 0, 10 if scheme.is_integer else 8)
     return prepared
+
+
+def names_of(model: ir.Model) -> set[str]:
+    """Names of all initializers, inputs and results, also those of subgraphs."""
+    found = {name for graph in model.graphs() for name in graph.initializers}
+    found |= {str(value.name) for value in model.graph.inputs}
+    return found | {str(v.name) for node in ir.traversal.RecursiveGraphIterator(model.graph) for v in node.outputs}
 
 
 def for_convolutions(model: ir.Model, scheme: Scheme) -> tuple[ir.Model, str]:
@@ -154,10 +164,12 @@ def stand_in(prepared: Prepared, value: ir.Value, name: str, transposed: bool = 
     """A new initializer for the values of another one, which goes when its last reader has left."""
     graph, tensor = prepared.model.graph, value.const_value
     assert tensor is not None
+    graph.initializers.pop(name, None)
+    while any(f"{name}_{role}" in prepared.taken for role in ROLES):
+        name += "_"
     prepared.weights.add(name, tensor, transposed)
     prepared.names.append(name)
     new = ir.Value(name=name, shape=ir.Shape(prepared.weights.shape(name)), type=ir.TensorType(tensor.dtype))
-    graph.initializers.pop(name, None)
     graph.initializers[name] = new
     return new
 

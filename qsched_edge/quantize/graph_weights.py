@@ -53,9 +53,9 @@ def check_external(model: ir.Model, folder: Path) -> None:
 
 def tensors_of(model: ir.Model) -> list[ir.TensorProtocol]:
     """Every tensor of a model: initializers and attributes, in the graph, its subgraphs and its functions."""
-    graphs = [model.graph, *model.graph.subgraphs()]
-    found = [v.const_value for graph in graphs for v in graph.initializers.values() if v.const_value is not None]
-    for owner in (model.graph, *model.functions.values()):
+    found = [v.const_value for graph in model.graphs() for v in graph.initializers.values() if v.const_value is not None]
+    owners: list[ir.Graph | ir.Function] = [model.graph, *model.functions.values()]
+    for owner in owners:
         for node in ir.traversal.RecursiveGraphIterator(owner):
             for attribute in node.attributes.values():
                 if attribute.type == ir.AttributeType.TENSOR:

@@ -42,10 +42,12 @@ def reason_to_leave(value: ir.Value, graph: ir.Graph) -> str:
     uses = uses_of(value, graph)
     if any(use.reason == "already quantized" for use in uses):
         return "already quantized"
-    if tensor.dtype not in FLOATS:
-        return f"{tensor.dtype.name}: no float weight"
     if tensor.size < SMALL:
         return f"fewer than {SMALL:,} values"
+    if tensor.dtype not in FLOATS:
+        return f"{tensor.dtype.name}: no float weight"
+    if tensor.shape.rank() < 2:
+        return "a bias or another vector"
     return next((use.reason for use in uses if not use.kind), "")
 
 
