@@ -171,7 +171,8 @@ def integer_weights(node: ir.Node, counted: set[ir.Value]) -> Iterator[Weight]:
     tensor = tensor_of(value)
     if tensor is None or value is None or value in counted:
         return
-    parts = [source_of(v) for i in companions if i < len(node.inputs) and (v := node.inputs[i]) is not None]
+    given = [node.inputs[i] for i in companions if i < len(node.inputs)]
+    parts = [source_of(v) for v in (*given, wanted_shape(node)) if v is not None]
     sizes = [t.nbytes for part in parts if part not in counted and (t := tensor_of(part)) is not None]
     counted.update((value, *parts))
     bits = node.attributes.get_int("bits", 0) or tensor.dtype.bitwidth
@@ -188,11 +189,15 @@ def shape_of(node: ir.Node, tensor: ir.TensorProtocol, bits: int) -> tuple[int, 
         return node.attributes["N"].as_int(), node.attributes["K"].as_int()
     if node.op_type == "GatherBlockQuantized" and tensor.dtype == ir.DataType.UINT8:
         return *shape[:-1], shape[-1] * 8 // bits
+    wanted = tensor_of(wanted_shape(node))
+    return tuple(int(d) for d in wanted.numpy()) if wanted is not None else shape
+
+
+def wanted_shape(node: ir.Node) -> ir.Value | None:
+    """The constant that a DequantizeLinear's result is reshaped to, if it is."""
     readers = [n for n, _ in node.outputs[0].uses()]
-    if node.op_type == "DequantizeLinear" and len(readers) == 1 and readers[0].op_type == "Reshape":
-        wanted = tensor_of(readers[0].inputs[1])
-        return tuple(int(d) for d in wanted.numpy()) if wanted is not None else shape
-    return shape
+    reshaped = node.op_type == "DequantizeLinear" and len(readers) == 1 and readers[0].op_type == "Reshape"
+    return readers[0].inputs[1] if reshaped else None
 
 
 def rounds_activations(node: ir.Node) -> bool:

@@ -53,7 +53,9 @@ def check_external(model: ir.Model, folder: Path) -> None:
 
 def tensors_of(model: ir.Model) -> list[ir.TensorProtocol]:
     """Every tensor of a model: initializers and attributes, in the graph, its subgraphs and its functions."""
-    found = [v.const_value for graph in model.graphs() for v in graph.initializers.values() if v.const_value is not None]
+    found = [
+        v.const_value for graph in model.graphs() for v in graph.initializers.values() if v.const_value is not None
+    ]
     owners: list[ir.Graph | ir.Function] = [model.graph, *model.functions.values()]
     for owner in owners:
         for node in ir.traversal.RecursiveGraphIterator(owner):
