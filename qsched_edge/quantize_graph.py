@@ -81,10 +81,12 @@ def quantize(graph: Path, output: Path, settings: Settings, force: bool = False,
     Raises WeightsError for a graph or external data that cannot be read, QuantizeError where nothing can be quantized
     or onnxruntime cannot run the graph, OutputExistsError unless `force`.
     """
-    if output.resolve() == graph.resolve():
-        raise QuantizeError(f"{output} is the input: choose another output")
     model = read_graph(graph)
-    opset, before = model.opset_imports[""], graph.stat().st_size + external_bytes(model)
+    files = {graph.resolve(), *external_files(model)}
+    for target in (output, output.with_name(f"{output.name}_data")):
+        if target.resolve() in files:
+            raise QuantizeError(f"{target} belongs to the input: choose another output")
+    opset, before = model.opset_imports[""], sum(file.stat().st_size for file in files)
     arguments = {"graph": sha256(graph), "scheme": repr(settings.scheme), "bytes": before}
     with StagedGraph(output, arguments, force) as staging:
         prepared = prepare(model, settings.scheme)
@@ -149,9 +151,8 @@ def raw(name: str, tensor: ir.TensorProtocol) -> Packed:
     return Packed(name, data, tensor.dtype.name, tuple(int(d) for d in tensor.shape.numpy()))
 
 
-def external_bytes(model: ir.Model) -> int:
-    files = {Path(tensor.path) for tensor in tensors_of(model) if isinstance(tensor, ir.ExternalTensor)}
-    return sum(file.stat().st_size for file in files)
+def external_files(model: ir.Model) -> set[Path]:
+    return {Path(tensor.path).resolve() for tensor in tensors_of(model) if isinstance(tensor, ir.ExternalTensor)}
 
 
 def quantized_lines(layers: Iterable[Layer]) -> list[str]:

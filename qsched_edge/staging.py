@@ -87,9 +87,10 @@ class Staging:
 class StagedGraph(Staging):
     """The same for a graph file and the data file beside it: `output` and `output`_data."""
 
-    @property
-    def data(self) -> Path:
-        return self.output.with_name(f"{self.output.name}_data")
+    def __init__(self, output: Path, arguments: Mapping[str, Any], force: bool) -> None:
+        self.data = output.with_name(f"{output.name}_data")
+        refuse_existing(self.data, force)
+        super().__init__(output, arguments, force)
 
     def publish(self) -> None:
         """The graph goes first and comes last: a graph never stands beside another one's data."""

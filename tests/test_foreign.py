@@ -264,6 +264,20 @@ def test_large_outputs_have_a_data_file_and_force_replaces_both(
     assert (run(output, {"x": x}) == expected).all()
 
 
+def test_the_inputs_own_files_are_never_written(tmp_path: Path) -> None:
+    graph = external(tmp_path)
+    (tmp_path / "weights.bin").rename(tmp_path / "o.onnx_data")
+    graph.write_bytes(graph.read_bytes().replace(b"weights.bin", b"o.onnx_data"))
+    before = (tmp_path / "o.onnx_data").read_bytes()
+    for name in ("in.onnx", "o.onnx"):
+        with pytest.raises(QuantizeError, match="belongs to the input"):
+            quantize(graph, tmp_path / name, Settings(W4), force=True, quiet=True)
+    assert (tmp_path / "o.onnx_data").read_bytes() == before
+    (tmp_path / "other.onnx_data").write_text("mine")
+    with pytest.raises(OutputExistsError, match="_data exists"):
+        quantize(graph, tmp_path / "other.onnx", Settings(W4), quiet=True)
+
+
 def test_an_interrupted_run_leaves_no_output_and_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     graph, output = external(tmp_path), tmp_path / "out.onnx"
 
