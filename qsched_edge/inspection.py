@@ -14,8 +14,7 @@ from qsched_runtime import manifest as manifests
 
 from qsched_edge.errors import WeightsError
 from qsched_edge.quantize.encode import SMALL
-from qsched_edge.quantize.graph_weights import check_external
-from qsched_edge.quantize.resident import file_bytes
+from qsched_edge.quantize.graph_weights import check_external, external_files
 from qsched_edge.recipes import read_json
 
 REPORT = "quantization.json"
@@ -126,7 +125,8 @@ def summary(name: str, path: Path, noted: dict[str, str]) -> GraphSummary:
     weights = [
         Weight(w.name, w.kind, w.shape, noted.get(w.name, w.precision), w.bits, w.bytes) for w in weights_of(model)
     ]
-    return GraphSummary(name, file_bytes(path), weights)
+    total = sum(file.stat().st_size for file in {path.resolve(), *external_files(model)})
+    return GraphSummary(name, total, weights)
 
 
 def weights_of(model: ir.Model) -> list[Weight]:

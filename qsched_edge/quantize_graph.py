@@ -19,7 +19,7 @@ from qsched_edge.memory import RamLimit
 from qsched_edge.quantize.compare import Difference, compare
 from qsched_edge.quantize.emit import CONTRIB
 from qsched_edge.quantize.foreign import Left, Prepared, prepare, read_graph
-from qsched_edge.quantize.graph_weights import tensors_of
+from qsched_edge.quantize.graph_weights import external_files
 from qsched_edge.quantize.resident import Resident, resident_if_large
 from qsched_edge.quantize.rewrite import Layer, replace_weights
 from qsched_edge.quantize.scheme import Scheme
@@ -149,10 +149,6 @@ def from_store(tensor: ir.TensorProtocol, store: TensorStore) -> bool:
 def raw(name: str, tensor: ir.TensorProtocol) -> Packed:
     data = np.frombuffer(tensor.tobytes(), np.uint8)
     return Packed(name, data, tensor.dtype.name, tuple(int(d) for d in tensor.shape.numpy()))
-
-
-def external_files(model: ir.Model) -> set[Path]:
-    return {Path(tensor.path).resolve() for tensor in tensors_of(model) if isinstance(tensor, ir.ExternalTensor)}
 
 
 def quantized_lines(layers: Iterable[Layer]) -> list[str]:

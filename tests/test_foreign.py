@@ -186,6 +186,23 @@ def test_names_that_are_taken_are_not_taken_again(tmp_path: Path) -> None:
     np.testing.assert_allclose(run(output, {"x": x}), expected, atol=1e-5)
 
 
+def test_a_weight_read_both_ways_round_is_stored_for_each_beside_its_namesake(tmp_path: Path) -> None:
+    """x W + x W^T + x V, V called what the second copy of W would be; a Transpose that changes nothing is no layer."""
+    square, other = normal(48, 48), normal(48, 48, seed=5)
+    nodes = [
+        N("MatMul", ["x", "w"], ["a"]), N("Transpose", ["w"], ["t"], perm=[1, 0]), N("MatMul", ["x", "t"], ["b"]),
+        N("MatMul", ["x", "w_linear"], ["c"]), N("Transpose", ["same"], ["s"], perm=[0, 1]),
+        N("MatMul", ["x", "s"], ["d"]), N("Sum", ["a", "b", "c", "d"], ["y"]),
+    ]  # fmt: skip
+    weights = {"w": square, "w_linear": other, "same": np.eye(48, dtype=np.float32)}
+    output, report = convert(model(nodes, {"x": ("float32", ["n", 48])}, weights), tmp_path)
+    assert [layer.name for layer in report.layers] == ["w", "w_linear_", "w_linear"]
+    assert [left.name for left in report.left] == ["same"]
+    x = normal(3, 48, seed=1)
+    expected = x @ restored(square.T, W4).T + x @ restored(square, W4).T + x @ restored(other.T, W4).T + x
+    np.testing.assert_allclose(run(output, {"x": x}), expected, atol=1e-5)
+
+
 def test_constant_nodes_are_weights_and_metadata_stays(tmp_path: Path) -> None:
     weight = normal(48, 40)
     nodes = [N("Constant", [], ["w"], value=numpy_helper.from_array(weight)), N("MatMul", ["x", "w"], ["y"])]

@@ -138,9 +138,8 @@ def left(value: ir.Value, reason: str) -> Left:
 
 def subgraph_weights(model: ir.Model) -> list[Left]:
     values = [value for graph in model.graph.subgraphs() for value in graph.initializers.values()]
-    return [
-        left(v, "inside a subgraph (If, Loop or Scan)") for v in values if v.const_value and v.const_value.size >= SMALL
-    ]
+    large = [v for v in values if v.const_value is not None and v.const_value.size >= SMALL]
+    return [left(value, "inside a subgraph (If, Loop or Scan)") for value in large]
 
 
 def split(prepared: Prepared, value: ir.Value, uses: list[Use]) -> None:
@@ -164,8 +163,9 @@ def stand_in(prepared: Prepared, value: ir.Value, name: str, transposed: bool = 
     """A new initializer for the values of another one, which goes when its last reader has left."""
     graph, tensor = prepared.model.graph, value.const_value
     assert tensor is not None
-    graph.initializers.pop(name, None)
-    while any(f"{name}_{role}" in prepared.taken for role in ROLES):
+    if graph.initializers.get(str(value.name)) is value:
+        del graph.initializers[str(value.name)]
+    while (name in prepared.taken and name != value.name) or any(f"{name}_{r}" in prepared.taken for r in ROLES):
         name += "_"
     prepared.weights.add(name, tensor, transposed)
     prepared.names.append(name)

@@ -51,6 +51,11 @@ def check_external(model: ir.Model, folder: Path) -> None:
             raise WeightsError(f"{tensor.name} reads its values from {location!r}, which is missing or cut short")
 
 
+def external_files(model: ir.Model) -> set[Path]:
+    """The data files that a model reads, resolved."""
+    return {Path(tensor.path).resolve() for tensor in tensors_of(model) if isinstance(tensor, ir.ExternalTensor)}
+
+
 def tensors_of(model: ir.Model) -> list[ir.TensorProtocol]:
     """Every tensor of a model: initializers and attributes, in the graph, its subgraphs and its functions."""
     found = [

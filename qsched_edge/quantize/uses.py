@@ -87,7 +87,8 @@ def transpose_use(value: ir.Value, node: ir.Node, index: int, graph: ir.Graph) -
     """Transpose -> MatMul or Gemm: what its readers agree on, the other way round."""
     uses = set(uses_of(node.outputs[0], graph))
     use = uses.pop()
-    if uses or use.kind != "linear" or rank_of(value) != 2:
+    swapped = list(node.attributes.get_ints("perm", [1, 0])) == [1, 0]
+    if uses or use.kind != "linear" or rank_of(value) != 2 or not swapped:
         return Use(reason=use.reason or "read by a Transpose whose readers differ")
     return Use("linear", transposed=not use.transposed)
 
