@@ -62,9 +62,10 @@ def models(as_json: Json = False) -> None:
 @app.command()
 def export(
     model: Annotated[str, typer.Option("-m", "--model", help="Recipe name, recipe file or diffusers folder.")],
-    bits: Annotated[int, typer.Option(help="Bits per weight: 4, 8, 16 or 32.")] = 4,
+    bits: Annotated[int, typer.Option(help="Bits per weight: 2, 3, 4, 8, 16 or 32.")] = 4,
     output: Output = None,
     method: Annotated[str, typer.Option(help="Quantizer: rtn (Intel Neural Compressor's round-to-nearest).")] = "rtn",
+    activation_bits: Annotated[int, typer.Option(help="Bits of what layers compute with: 8 or 16 (as is).")] = 16,
     encoder: Annotated[bool, typer.Option("--encoder", help="Bring the VAE encoder, to start from pictures.")] = False,
     decoder: Annotated[str, typer.Option(help="full, or tiny where the recipe names a tiny decoder.")] = "full",
     max_ram: Annotated[str | None, typer.Option(help="Most memory to take, such as 2G.", show_default=False)] = None,
@@ -77,19 +78,48 @@ def export(
     from qsched_edge.quantize.scheme import Scheme
     from qsched_edge.recipes import resolve
 
-    Scheme(bits)  # refuse bad bits and methods before anything is read
+    Scheme(bits, activation_bits=activation_bits)  # refuse bad bits and methods before anything is read
     known_method(method)
     spec = resolve(model)
-    target = output or Path(f"{spec.recipe.name}-w{bits}")
+    target = output or Path(f"{spec.recipe.name}-w{bits}{'' if activation_bits == 16 else f'a{activation_bits}'}")
     stage = load("qsched_edge.export", "export")
     ram = stage.RamLimit(parse_bytes(max_ram) if max_ram else None)
-    settings = stage.ExportSettings(bits, method, stage.Choices(encoder, decoder), ram)
+    settings = stage.ExportSettings(bits, method, stage.Choices(encoder, decoder), ram, activation_bits)
     stage.export(spec, settings, target, force, quiet)
     from qsched_runtime import manifest
 
     from qsched_edge.bundle import bundle_bytes
 
-    print(f"{target}: {bundle_bytes(manifest.read(target)):,} bytes")
+    print("\n".join([*stage.memory_lines(target), f"{target}: {bundle_bytes(manifest.read(target)):,} bytes"]))
+
+
+@app.command()
+def quantize(
+    graph: Annotated[Path, typer.Argument(help="ONNX graph of opset 13 or newer.", show_default=False)],
+    output: Annotated[Path, typer.Option("-o", "--output", help="Graph to write; large ones get a _data file.")],
+    bits: Annotated[int, typer.Option(help="Bits per weight: 2, 3, 4, 8 or 16.")] = 4,
+    group_size: Annotated[int, typer.Option(help="Weights that share a scale: 16 to 256, or 0 for a channel.")] = 64,
+    symmetric: Annotated[bool, typer.Option("--symmetric", help="Zero points in the middle of the range.")] = False,
+    method: Annotated[str, typer.Option(help="Quantizer: rtn (Intel Neural Compressor's round-to-nearest).")] = "rtn",
+    activation_bits: Annotated[int, typer.Option(help="Bits of what layers compute with: 8 or 16 (as is).")] = 16,
+    inputs: Annotated[Path | None, typer.Option(help="Arrays by input name (.npz) to measure the error on.")] = None,
+    seed: Annotated[int, typer.Option(help="Seed of random inputs, where none are given.")] = 0,
+    max_ram: Annotated[str | None, typer.Option(help="Most memory to take, such as 2G.", show_default=False)] = None,
+    force: Force = False,
+    quiet: Quiet = False,
+    as_json: Json = False,
+) -> None:
+    """Quantize any ONNX graph, and print what was quantized, what was not and why, sizes and the output error."""
+    from qsched_edge.memory import RamLimit, parse_bytes
+    from qsched_edge.quantize.methods import method as known_method
+    from qsched_edge.quantize.scheme import Scheme
+
+    scheme = Scheme(bits, group_size, symmetric, method, activation_bits)
+    known_method(method)
+    stage = load("qsched_edge.quantize_graph", "quantize")
+    ram = RamLimit(parse_bytes(max_ram) if max_ram else None)
+    report = stage.quantize(graph, output, stage.Settings(scheme, inputs, seed, ram), force, quiet)
+    show(report.json(), as_json, report.text())
 
 
 @app.command()
@@ -186,6 +216,16 @@ def verify(bundle: Bundle) -> None:
 
     manifest = check(bundle)
     print(f"{bundle}: {len(manifest.files)} files, {bundle_bytes(manifest):,} bytes, all as the manifest says")
+
+
+@app.command()
+def inspect(
+    target: Annotated[Path, typer.Argument(help="ONNX graph or folder of a bundle.", show_default=False)],
+    as_json: Json = False,
+) -> None:
+    """List a graph's or a bundle's weights: kind, shape, bits, bytes, and their shares of the whole."""
+    result = load("qsched_edge.inspection", "quantize").inspect(target)
+    show(result.json(), as_json, result.text())
 
 
 def load(module: str, extra: str) -> Any:

@@ -24,7 +24,9 @@ from qsched_edge.lora import FusedWeights, lora_components
 from qsched_edge.memory import RamLimit
 from qsched_edge.pipelines import Choices, ComponentPlan, Layout, layout_of
 from qsched_edge.quantize.encode import SMALL
-from qsched_edge.quantize.rewrite import Layer, write_graph
+from qsched_edge.quantize.resident import Resident, resident_if_large
+from qsched_edge.quantize.rewrite import GRAPH, Layer, write_graph
+from qsched_edge.quantize.scheme import Scheme
 from qsched_edge.recipes import ModelSpec, read_json
 from qsched_edge.schedule import probe
 from qsched_edge.staging import Staging, write_json, write_text
@@ -38,12 +40,18 @@ PACKAGES = ("qsched-edge", "torch", "diffusers", "transformers", "onnx", "onnxru
 
 @dataclass(frozen=True)
 class ExportSettings:
-    """`bits` 4, 8, 16 or 32 for the weights; `method` names the quantizer."""
+    """`bits` 2, 3, 4, 8, 16 or 32 for the weights, `activation_bits` 8 or 16; `method` names the quantizer."""
 
     bits: int = 4
     method: str = "rtn"
     choices: Choices = field(default_factory=Choices)
     ram: RamLimit = field(default_factory=RamLimit)
+    activation_bits: int = 16
+
+    @property
+    def precision(self) -> str:
+        """W4A16, FP16, ...: what the weights get that no recipe keeps."""
+        return Scheme(self.bits, activation_bits=self.activation_bits).name
 
 
 def export(spec: ModelSpec, settings: ExportSettings, output: Path, force: bool = False, quiet: bool = False) -> Path:
@@ -73,11 +81,13 @@ def write_component(spec: ModelSpec, plan: ComponentPlan, settings: ExportSettin
     captured = captured_of(plan)
     weights = weights_of(spec, plan)
     total = sum(2 * prod(weights.shape(name)) for name in captured.weight_names)
-    with progress.bar(f"{plan.name} W{settings.bits}", total, "B", quiet) as advance:
+    with progress.bar(f"{plan.name} {settings.precision}", total, "B", quiet) as advance:
         layers = write_graph(
             captured,
             weights,
-            lambda name, kind: spec.recipe.scheme(plan.name, name, settings.bits, settings.method),
+            lambda name, kind: spec.recipe.scheme(
+                plan.name, name, settings.bits, settings.method, settings.activation_bits
+            ),
             folder,
             advance,
             settings.ram,
@@ -85,7 +95,15 @@ def write_component(spec: ModelSpec, plan: ComponentPlan, settings: ExportSettin
     config = plan.source / "config.json"
     shutil.copyfile(config, folder / "config.json")
     kept = {layer.name: layer.precision for layer in layers if prod(layer.shape) >= SMALL}
-    write_json(folder / LAYERS, {"precision": precision_of(layers), "outputs": captured.outputs, "layers": kept})
+    report = {"precision": precision_of(layers), "outputs": captured.outputs, "layers": kept}
+    memory = resident_if_large(folder / GRAPH)
+    write_json(folder / LAYERS, report if memory is None else {**report, "memory": asdict(memory)})
+
+
+def memory_lines(folder: Path) -> list[str]:
+    """What loading each large component takes, as the export measured it."""
+    reports = {path.parent.name: read_json(path) for path in sorted(folder.glob(f"*/{LAYERS}"))}
+    return [f"{name}: {Resident(**found['memory']).line}" for name, found in reports.items() if "memory" in found]
 
 
 def captured_of(plan: ComponentPlan) -> Captured:
@@ -218,6 +236,7 @@ def provenance(spec: ModelSpec, settings: ExportSettings, sources: Mapping[str, 
         "license": spec.recipe.license,
         "credits": spec.recipe.credits,
         "bits": settings.bits,
+        "activation_bits": settings.activation_bits,
         "choices": asdict(settings.choices),
         "method": settings.method,
         "group_size": spec.recipe.group_size,
@@ -238,7 +257,7 @@ tags: [onnx, onnxruntime, int4, qsched]
 ---
 # {spec.recipe.title}
 
-A qsched-edge bundle, exported at {settings.bits} bits
+A qsched-edge bundle, exported at {settings.precision}
 (method {settings.method}, groups of at most {spec.recipe.group_size}).
 
 | component | precision |

@@ -59,13 +59,13 @@ class Recipe:
         chosen = self.scheduler or scheduler["_class_name"]
         return {**scheduler, "_class_name": chosen, **self.scheduler_settings}
 
-    def scheme(self, component: str, weight: str, bits: int, method: str) -> Scheme:
+    def scheme(self, component: str, weight: str, bits: int, method: str, activation_bits: int = 16) -> Scheme:
         """The scheme of one weight when the model is exported at `bits`; a recipe only ever raises them."""
         wanted = max(bits, self.precision.get(component, bits))
         for pattern, kept in self.keep.items():
             if fnmatch(f"{component}.{weight}", pattern):
                 wanted = max(wanted, kept)
-        return Scheme(wanted, self.group_size, method=method)
+        return Scheme(wanted, self.group_size, method=method, activation_bits=activation_bits)
 
 
 @dataclass(frozen=True)

@@ -78,7 +78,28 @@ class Staging:
     def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
         if kind is None:
             (self.folder / STAMP).unlink()
-            replace_folder(self.folder, self.output)
+            self.publish()
+
+    def publish(self) -> None:
+        replace_folder(self.folder, self.output)
+
+
+class StagedGraph(Staging):
+    """The same for a graph file and the data file beside it: `output` and `output`_data."""
+
+    def __init__(self, output: Path, arguments: Mapping[str, Any], force: bool) -> None:
+        self.data = output.with_name(f"{output.name}_data")
+        refuse_existing(self.data, force)
+        super().__init__(output, arguments, force)
+
+    def publish(self) -> None:
+        """The graph goes first and comes last: a graph never stands beside another one's data."""
+        self.output.unlink(missing_ok=True)
+        self.data.unlink(missing_ok=True)
+        for target in (self.data, self.output):
+            if (self.folder / target.name).exists():
+                os.replace(self.folder / target.name, target)
+        shutil.rmtree(self.folder)
 
 
 def replace_folder(new: Path, output: Path) -> None:

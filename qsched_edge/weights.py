@@ -6,13 +6,21 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
 from qsched_edge.errors import WeightsError
 
 STEMS = ("diffusion_pytorch_model", "model")
+
+
+class WeightSource(Protocol):
+    """What a quantizer asks of weights: their shapes, and float32 rows of one at a time."""
+
+    def shape(self, name: str) -> tuple[int, ...]: ...
+
+    def rows(self, name: str, start: int, stop: int) -> np.ndarray: ...
 
 
 class Weights(Mapping[str, np.ndarray]):

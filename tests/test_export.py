@@ -30,6 +30,22 @@ def test_every_large_weight_of_the_backbone_is_packed_unless_kept(bundles: dict[
     assert floats == {"conv_out.weight"}
 
 
+def test_three_bits_and_8_bit_activations_are_named_and_draw(recipe: Path, tmp_path: Path) -> None:
+    from qsched_runtime import Sampler
+
+    folder = export(resolve(str(recipe)), ExportSettings(3, activation_bits=8), tmp_path / "bundle", quiet=True)
+    unet = json.loads((folder / "unet/quantization.json").read_text())
+    assert unet["precision"] == "W3A8"
+    assert unet["layers"]["conv_in.weight"] == "W3A8"
+    assert unet["layers"]["conv_out.weight"] == "FP16"
+    text = json.loads((folder / "text_encoder/quantization.json").read_text())["layers"]
+    table = next(precision for name, precision in text.items() if name.endswith("token_embedding.weight"))
+    assert table in ("W3A16", "FP16"), "tables have no activations"
+    used = [n.op_type for n in onnx.load(folder / "unet/model.onnx", load_external_data=False).graph.node]
+    assert used.count("DynamicQuantizeLinear") >= used.count("Conv") - 1 > 0
+    assert Sampler.from_pretrained(folder)("a cat", seed=1).images.std() > 1
+
+
 def test_an_interrupted_export_resumes_and_gives_the_same_bytes(
     recipe: Path, bundles: dict[int, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

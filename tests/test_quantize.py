@@ -16,7 +16,7 @@ from qsched_edge.quantize.neural_compressor import quant_tensor, round_to_neares
 from qsched_edge.quantize.scheme import Scheme, pack, unpack
 
 
-@given(st.integers(1, 9), st.integers(1, 40), st.sampled_from([4, 8]), st.integers(0, 2**32 - 1))
+@given(st.integers(1, 9), st.integers(1, 40), st.sampled_from([2, 4, 8]), st.integers(0, 2**32 - 1))
 def test_unpack_inverts_pack(rows: int, n: int, bits: int, seed: int) -> None:
     q = np.random.default_rng(seed).integers(0, 2**bits, size=(rows, n), dtype=np.uint8)
     assert (unpack(pack(q, bits), bits, n) == q).all()
@@ -25,7 +25,7 @@ def test_unpack_inverts_pack(rows: int, n: int, bits: int, seed: int) -> None:
 @settings(max_examples=60, deadline=None)
 @given(
     arrays(np.float32, st.tuples(st.integers(1, 5), st.integers(1, 150)), elements=st.floats(-4, 4, width=32)),
-    st.sampled_from([4, 8]),
+    st.sampled_from([2, 3, 4, 8]),
     st.booleans(),
 )
 def test_rounding_error_is_at_most_half_a_step(weight: np.ndarray, bits: int, symmetric: bool) -> None:
@@ -131,3 +131,51 @@ def test_quantized_graph_computes_with_the_dequantized_weights(tmp_path: Path, b
     np.testing.assert_allclose(found, expected, atol=1e-5)
     used = {node.op_type for node in onnx.load(tmp_path / "model.onnx", load_external_data=False).graph.node}
     assert {"MatMulNBits", "DequantizeLinear", "Conv"} <= used
+
+
+def test_captured_tables_and_8_bit_activations(tmp_path: Path) -> None:
+    """A large table becomes GatherBlockQuantized, a small one stays a float; names say what each weight has."""
+    import torch
+    from qsched_runtime.sessions import Graph
+    from safetensors.torch import save_file
+
+    from qsched_edge.capture.graph import Port, capture
+    from qsched_edge.quantize.rewrite import write_graph
+    from qsched_edge.weights import Weights
+
+    class Encoder(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.words, self.positions = torch.nn.Embedding(4100, 32), torch.nn.Embedding(40, 32)
+            self.project = torch.nn.Linear(32, 48)
+
+    class Wrapped(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.network = Encoder()
+
+        def forward(self, ids: torch.Tensor, at: torch.Tensor) -> torch.Tensor:
+            return self.network.project(self.network.words(ids) + self.network.positions(at))
+
+    torch.manual_seed(0)
+    module, scheme = Wrapped(), Scheme(4, 32, activation_bits=8)
+    save_file(module.network.state_dict(), tmp_path / "model.safetensors")
+    captured = capture(Wrapped, [Port("ids", (1, 5), "int64"), Port("at", (1, 5), "int64")], ["y"])
+    weights = Weights([tmp_path / "model.safetensors"])
+    layers = {la.name: la for la in write_graph(captured, weights, lambda name, kind: scheme, tmp_path)}
+    assert {n: (la.kind, la.precision) for n, la in layers.items()} == {
+        "words.weight": ("embedding", "W4A16"),
+        "positions.weight": ("other", "FP16"),
+        "project.weight": ("linear", "W4A8"),
+        "project.bias": ("other", "FP32"),
+    }
+    assert layers["words.weight"].bytes == 4100 * (16 + 2 * 2 + 1), "two blocks of 16: an odd number is misread"
+    with torch.no_grad():
+        for weight, exact in ((module.network.words.weight, Scheme(4, 16)), (module.network.project.weight, scheme)):
+            weight.copy_(torch.from_numpy(round_to_nearest(weight.numpy(), exact).dequantize()))
+        ids, at = torch.tensor([[0, 4099, 7, 7, 1]]), torch.tensor([[0, 1, 2, 3, 39]])
+        expected = module(ids, at).numpy()
+    feeds = {"ids": ids.numpy(), "at": at.numpy()}
+    (found,) = Graph(tmp_path / "model.onnx", ["CPUExecutionProvider"])(feeds).values()
+    error = np.linalg.norm(found - expected) / np.linalg.norm(expected)
+    assert 1e-5 < error < 0.02

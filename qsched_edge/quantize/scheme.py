@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,29 +10,50 @@ import numpy as np
 from qsched_edge.errors import QuantizeError
 
 FLOAT_BITS = (16, 32)
-INTEGER_BITS = (4, 8)
+INTEGER_BITS = (2, 3, 4, 8)
+ACTIVATION_BITS = (8, 16)
+CHANNEL = 0  # the group size that means: one scale for each output channel
 GROUP_SIZES = (16, 32, 64, 128, 256)
+NAME = re.compile(r"W(?P<weight>\d+)A(?P<activation>\d+)|FP(?P<float>16|32)", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
 class Scheme:
-    """`weight_bits` 4 or 8 (integers in groups of at most `group_size` inputs), 16 or 32 (floats)."""
+    """`weight_bits` 2, 3, 4 or 8 are integers in groups of at most `group_size` inputs, 16 and 32 are floats.
+
+    `group_size` 0 gives one scale to each output channel. `activation_bits` 8 rounds the inputs of linear layers and
+    convolutions to 8 bits at run time; 16 leaves them as they are.
+    """
 
     weight_bits: int = 4
     group_size: int = 64
     symmetric: bool = False
     method: str = "rtn"
+    activation_bits: int = 16
 
     def __post_init__(self) -> None:
         if self.weight_bits not in INTEGER_BITS + FLOAT_BITS:
             raise QuantizeError(f"weight_bits {self.weight_bits}: use one of {(*INTEGER_BITS, *FLOAT_BITS)}")
-        if self.group_size not in GROUP_SIZES:
-            raise QuantizeError(f"group_size {self.group_size}: use one of {GROUP_SIZES}")
+        if self.group_size not in (CHANNEL, *GROUP_SIZES):
+            raise QuantizeError(
+                f"group_size {self.group_size}: use one of {GROUP_SIZES}, or {CHANNEL} for one scale per channel"
+            )
+        if self.activation_bits not in ACTIVATION_BITS:
+            raise QuantizeError(f"activation_bits {self.activation_bits}: use one of {ACTIVATION_BITS}")
+
+    @classmethod
+    def parse(cls, name: str, group_size: int = 64, symmetric: bool = False, method: str = "rtn") -> Scheme:
+        """The scheme that `name` ("W4A16", "W8A8", "FP16") stands for; the inverse of `name`."""
+        match = NAME.fullmatch(name)
+        if not match:
+            raise QuantizeError(f"precision {name!r} is not understood: write W4A16, W8A8, FP16 or FP32")
+        bits = int(match["float"] or match["weight"])
+        return cls(bits, group_size, symmetric, method, int(match["activation"] or 16))
 
     @property
     def name(self) -> str:
-        """As the field writes it: W4A16, W8A16, FP16, FP32."""
-        return f"W{self.weight_bits}A16" if self.is_integer else f"FP{self.weight_bits}"
+        """As the field writes it: W4A16, W4A8, FP16, FP32."""
+        return f"W{self.weight_bits}A{self.activation_bits}" if self.is_integer else f"FP{self.weight_bits}"
 
     @property
     def is_integer(self) -> bool:
@@ -39,6 +61,8 @@ class Scheme:
 
     def group_for(self, width: int) -> int:
         """The group size up to `group_size` that stores rows of `width` weights in the fewest bytes."""
+        if self.group_size == CHANNEL:
+            return width
         candidates = [g for g in GROUP_SIZES if g <= self.group_size]
         return min(
             reversed(candidates), key=lambda g: -(-width // g) * (g * self.weight_bits / 8 + 2 + self.weight_bits / 8)
@@ -65,16 +89,18 @@ class QuantizedMatrix:
 
 
 def pack(q: np.ndarray, bits: int) -> np.ndarray:
-    """uint8 [..., n] of `bits` each -> uint8 [..., ceil(n bits / 8)], the first value in the low bits."""
+    """uint8 [..., n] of `bits` (2, 4 or 8) each -> uint8 [..., ceil(n bits / 8)], the first value in the low bits."""
     if bits == 8:
         return q
-    if q.shape[-1] % 2:
-        q = np.concatenate([q, np.zeros_like(q[..., :1])], axis=-1)
-    return q[..., ::2] | q[..., 1::2] << 4
+    values = 8 // bits
+    q = np.concatenate([q, np.zeros((*q.shape[:-1], -q.shape[-1] % values), np.uint8)], axis=-1)
+    packed = q[..., ::values].copy()
+    for i in range(1, values):
+        packed |= q[..., i::values] << (i * bits)
+    return packed
 
 
 def unpack(packed: np.ndarray, bits: int, n: int) -> np.ndarray:
     """The inverse of `pack` for rows of `n` values."""
-    if bits == 8:
-        return packed
-    return np.stack([packed & 15, packed >> 4], axis=-1).reshape(*packed.shape[:-1], -1)[..., :n]
+    parts = [packed >> shift & (2**bits - 1) for shift in range(0, 8, bits)]
+    return np.stack(parts, axis=-1).reshape(*packed.shape[:-1], -1)[..., :n]

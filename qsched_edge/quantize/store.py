@@ -27,6 +27,11 @@ class Stored:
     bytes: int = 0
     inline: str = ""
 
+    @property
+    def size(self) -> int:
+        """Bytes of its values, wherever they lie."""
+        return self.bytes + len(self.inline) // 2
+
 
 @dataclass(frozen=True)
 class Packed:

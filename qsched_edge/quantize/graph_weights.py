@@ -1,0 +1,72 @@
+"""The initializers of any ONNX graph as weights that stream: float32 rows, transposed where the graph has columns."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+import onnx_ir as ir
+
+from qsched_edge.errors import WeightsError
+
+FLOATS = (ir.DataType.FLOAT, ir.DataType.FLOAT16)
+
+
+@dataclass(frozen=True)
+class GraphWeights:
+    """Tensors by name; those in `transposed` are matrices [K, N] that are read as [N, K]."""
+
+    tensors: dict[str, ir.TensorProtocol] = field(default_factory=dict)
+    transposed: set[str] = field(default_factory=set)
+
+    def add(self, name: str, tensor: ir.TensorProtocol, transposed: bool = False) -> None:
+        self.tensors[name] = tensor
+        if transposed:
+            self.transposed.add(name)
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        shape = tuple(int(d) for d in self.tensors[name].shape.numpy())
+        return shape[::-1] if name in self.transposed else shape
+
+    def rows(self, name: str, start: int, stop: int) -> np.ndarray:
+        """float32 copy of rows `start` to `stop` of the first axis."""
+        array = self.tensors[name].numpy()  # external data is mapped, not read
+        return (array.T if name in self.transposed else array)[start:stop].astype(np.float32)
+
+
+def check_external(model: ir.Model, folder: Path) -> None:
+    """Raise WeightsError unless every external tensor lies in a plain file in the graph's own folder."""
+    for tensor in tensors_of(model):
+        if not isinstance(tensor, ir.ExternalTensor):
+            continue
+        location = str(tensor.location)
+        path = PurePosixPath(location)
+        if path.is_absolute() or ".." in path.parts or "\\" in location or ":" in location:
+            raise WeightsError(f"{tensor.name} reads its values from {location!r}: refused, they belong in {folder}")
+        file = folder / path
+        if any(part.is_symlink() for part in (file, *file.parents) if folder in part.parents):
+            raise WeightsError(f"{location!r} is a symbolic link: refused, external data belongs in {folder}")
+        if not file.is_file() or (tensor.offset or 0) + (tensor.length or 0) > file.stat().st_size:
+            raise WeightsError(f"{tensor.name} reads its values from {location!r}, which is missing or cut short")
+
+
+def external_files(model: ir.Model) -> set[Path]:
+    """The data files that a model reads, resolved."""
+    return {Path(tensor.path).resolve() for tensor in tensors_of(model) if isinstance(tensor, ir.ExternalTensor)}
+
+
+def tensors_of(model: ir.Model) -> list[ir.TensorProtocol]:
+    """Every tensor of a model: initializers and attributes, in the graph, its subgraphs and its functions."""
+    found = [
+        v.const_value for graph in model.graphs() for v in graph.initializers.values() if v.const_value is not None
+    ]
+    owners: list[ir.Graph | ir.Function] = [model.graph, *model.functions.values()]
+    for owner in owners:
+        for node in ir.traversal.RecursiveGraphIterator(owner):
+            for attribute in node.attributes.values():
+                if attribute.type == ir.AttributeType.TENSOR:
+                    found.append(attribute.as_tensor())
+                elif attribute.type == ir.AttributeType.TENSORS:
+                    found.extend(attribute.as_tensors())
+    return found

@@ -1,0 +1,347 @@
+"""`quantize` on graphs of other exporters: each against the same graph with the weights that the integers stand for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from graphs import model, normal, operators, restored, run, saved, with_weights
+from onnx import TensorProto, helper, numpy_helper
+
+from qsched_edge.errors import OutputExistsError, QuantizeError, WeightsError
+from qsched_edge.quantize.scheme import Scheme
+from qsched_edge.quantize_graph import Report, Settings, quantize
+
+W4 = Scheme(4, 32)
+N = helper.make_node
+
+
+def convert(proto: onnx.ModelProto, folder: Path, scheme: Scheme = W4) -> tuple[Path, Report]:
+    output = folder / "out.onnx"
+    report = quantize(saved(proto, folder / "in.onnx"), output, Settings(scheme), quiet=True)
+    return output, report
+
+
+def linear(node: onnx.NodeProto | list[onnx.NodeProto], weight: np.ndarray, **more: np.ndarray) -> onnx.ModelProto:
+    nodes = node if isinstance(node, list) else [node]
+    return model(nodes, {"x": ("float32", ["batch", 48])}, {"w": weight, **more})
+
+
+KN, NK = normal(48, 40), normal(40, 48)
+GEMM = {"alpha": 0.5, "beta": 2.0}
+# name -> (model, axis order that makes the weight [N, K], x's shape, operators that must be there, and must not)
+LINEAR = {
+    "matmul": (linear(N("MatMul", ["x", "w"], ["y"]), KN), True, (5, 48)),
+    "gemm": (linear(N("Gemm", ["x", "w", "b"], ["y"], **GEMM), KN, b=normal(40)), True, (5, 48)),
+    "gemm transB": (linear(N("Gemm", ["x", "w"], ["y"], transB=1), NK), False, (5, 48)),
+    "gemm transA": (linear(N("Gemm", ["x", "w", "b"], ["y"], transA=1, **GEMM), KN, b=normal(40)), True, (48, 1)),
+    "transposed": (
+        linear([N("Transpose", ["w"], ["t"], perm=[1, 0]), N("MatMul", ["x", "t"], ["y"])], NK), False, (5, 48),
+    ),
+    "shared": (
+        linear(
+            [N("MatMul", ["x", "w"], ["a"]), N("Relu", ["x"], ["r"]), N("Identity", ["w"], ["v"]),
+             N("MatMul", ["r", "v"], ["b"]), N("Add", ["a", "b"], ["y"])], KN,
+        ), True, (5, 48),
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", LINEAR)
+def test_linear_layers_of_every_orientation(case: str, tmp_path: Path) -> None:
+    proto, columns, shape = LINEAR[case]
+    if case == "gemm transA":
+        proto.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 48
+        proto.graph.input[0].type.tensor_type.shape.dim[1].dim_value = 1
+    output, report = convert(proto, tmp_path)
+    weight = next(numpy_helper.to_array(t) for t in proto.graph.initializer if t.name == "w")
+    exact = restored(weight.T, W4).T if columns else restored(weight, W4)
+    x = normal(*shape, seed=7)
+    np.testing.assert_allclose(run(output, {"x": x}), run(with_weights(proto, {"w": exact}), {"x": x}), atol=1e-5)
+    assert operators(output).count("MatMulNBits") == (2 if case == "shared" else 1)
+    assert not {"MatMul", "Gemm"} & set(operators(output))
+    assert [layer.name for layer in report.layers] == ["w"]
+    assert onnx.load(output).opset_import[0].version == 17, "linear layers need no newer opset"
+
+
+CONVOLUTIONS = {
+    "conv1d": (N("Conv", ["x", "w", "b"], ["y"], dilations=[2]), (24, 16, 3), (1, 16, 12)),
+    "conv2d in groups": (N("Conv", ["x", "w"], ["y"], group=4, strides=[2, 2]), (24, 8, 3, 3), (1, 32, 9, 9)),
+    "depthwise": (N("Conv", ["x", "w"], ["y"], group=120), (120, 1, 3, 3), (1, 120, 5, 5)),
+    "conv3d": (N("Conv", ["x", "w"], ["y"], pads=[1] * 6), (8, 6, 3, 3, 3), (1, 6, 4, 4, 4)),
+    "transposed": (N("ConvTranspose", ["x", "w", "b"], ["y"], strides=[2, 2], group=2), (16, 12, 3, 3), (1, 16, 4, 4)),
+}
+
+
+@pytest.mark.parametrize("case", CONVOLUTIONS)
+@pytest.mark.parametrize("scheme", [W4, Scheme(8, 0)], ids=["W4", "W8 per channel"])
+def test_convolutions_of_every_kind_from_opset_13(case: str, scheme: Scheme, tmp_path: Path) -> None:
+    node, shape, x_shape = CONVOLUTIONS[case]
+    bias = shape[1] * 2 if case == "transposed" else shape[0]
+    weights = {"w": normal(*shape), **({"b": normal(bias)} if len(node.input) > 2 else {})}
+    proto = model([node], {"x": ("float32", x_shape)}, weights, opset=13)
+    output, report = convert(proto, tmp_path, scheme)
+    x = normal(*x_shape, seed=3)
+    exact = with_weights(proto, {"w": restored(weights["w"], scheme)})
+    np.testing.assert_allclose(run(output, {"x": x}), run(exact, {"x": x}), atol=1e-5)
+    assert report.opset == ((13, 21) if scheme is W4 else (13, 13))
+    assert [(layer.kind, layer.precision) for layer in report.layers] == [("conv", scheme.name)]
+
+
+@pytest.mark.parametrize("width", [64, 80, 33])
+@pytest.mark.parametrize("bits", [2, 3, 4, 8])
+def test_tables_give_the_rows_that_the_integers_stand_for(bits: int, width: int, tmp_path: Path) -> None:
+    """Also with rows of an odd number of blocks or values, which GatherBlockQuantized reads in 8 bits only."""
+    rows = 2**17 // width + 1
+    table, ids = normal(rows, width), np.array([[0, 5, rows - 1], [7, -1, 2]])
+    proto = model([N("Gather", ["w", "x"], ["y"])], {"x": ("int64", ["n", 3])}, {"w": table})
+    output, report = convert(proto, tmp_path, Scheme(bits, 32))
+    (node,) = (n for n in onnx.load(output).graph.node if n.op_type == "GatherBlockQuantized")
+    fields = {a.name: a.i for a in node.attribute}
+    blocks = -(-width // fields["block_size"])
+    assert fields["bits"] == 8 or (fields["bits"] == 4 and blocks % 2 == 0 and width % 2 == 0)
+    exact = restored(table, Scheme(bits, fields["block_size"]))
+    np.testing.assert_allclose(run(output, {"x": ids}), exact[ids], atol=1e-6)
+    assert report.layers[0].precision == f"W{bits}A16"
+    assert report.layers[0].bytes >= table.size * bits // 8
+
+
+def test_a_table_that_is_also_the_output_projection_becomes_both(tmp_path: Path) -> None:
+    table = normal(2100, 64)
+    nodes = [N("Gather", ["w", "x"], ["e"]), N("Transpose", ["w"], ["t"]), N("MatMul", ["e", "t"], ["y"])]
+    proto = model(nodes, {"x": ("int64", [3])}, {"w": table})
+    output, report = convert(proto, tmp_path)
+    assert sorted(layer.kind for layer in report.layers) == ["embedding", "linear"]
+    exact, ids = restored(table, W4), np.array([1, 2099, 30])
+    np.testing.assert_allclose(run(output, {"x": ids}), exact[ids] @ exact.T, atol=1e-5)
+
+
+def test_float16_graphs_stay_float16(tmp_path: Path) -> None:
+    weights = {"w": normal(16, 16, 3, 3, dtype="float16"), "v": normal(36, 40, dtype="float16")}
+    shape = {"s": np.array([1, 16, 36])}
+    nodes = [
+        N("Conv", ["x", "w"], ["c"], pads=[1] * 4),
+        N("Reshape", ["c", "s"], ["r"]),
+        N("MatMul", ["r", "v"], ["y"]),
+    ]
+    proto = model(nodes, {"x": ("float16", [1, 16, 6, 6])}, {**weights, **shape}, dtype="float16")
+    output, report = convert(proto, tmp_path)
+    x = normal(1, 16, 6, 6, seed=2, dtype="float16")
+    exact = with_weights(proto, {"w": restored(weights["w"], W4), "v": restored(weights["v"].T, W4).T})
+    found, expected = run(output, {"x": x}), run(exact, {"x": x})
+    assert found.dtype == np.float16
+    np.testing.assert_allclose(found.astype(np.float32), expected.astype(np.float32), atol=2e-3)
+    assert {layer.precision for layer in report.layers} == {"W4A16"}
+    assert "Cast" not in operators(output)
+
+
+def test_what_cannot_be_quantized_is_named_with_the_reason(tmp_path: Path) -> None:
+    """An If body, a batch of matrices, a left operand, a bias, QDQ integers and small weights stay as they are."""
+    branch = helper.make_graph(
+        [N("MatMul", ["x", "inside"], ["i"]), N("Mul", ["i", "outer"], ["z"])], "then", [],
+        [helper.make_tensor_value_info("z", TensorProto.FLOAT, None)],
+        [numpy_helper.from_array(normal(48, 48), "inside")],
+    )  # fmt: skip
+    other = helper.make_graph(
+        [N("Identity", ["x"], ["z2"])], "else", [], [helper.make_tensor_value_info("z2", TensorProto.FLOAT, None)]
+    )
+    integers = np.random.default_rng(0).integers(-9, 9, (48, 48)).astype(np.int8)
+    nodes = [
+        N("If", ["flag"], ["f"], then_branch=branch, else_branch=other),
+        N("MatMul", ["left", "f"], ["a"]),
+        N("MatMul", ["a", "batched"], ["b"]),
+        N("DequantizeLinear", ["q", "scale"], ["d"]),
+        N("MatMul", ["b", "d"], ["e"]),
+        N("MatMul", ["e", "good"], ["g"]),
+        N("MatMul", ["g", "small"], ["y"]),
+    ]
+    weights = {
+        "outer": normal(48, 48), "left": normal(48, 48), "batched": normal(1, 48, 48), "q": integers,
+        "scale": np.float32(0.01).reshape(()), "good": normal(48, 48), "small": normal(48, 4), "flag": np.array(True),
+    }  # fmt: skip
+    proto = model(nodes, {"x": ("float32", [48, 48])}, weights)
+    output, report = convert(proto, tmp_path)
+    assert [layer.name for layer in report.layers] == ["good"]
+    reasons = {left.name: left.reason for left in report.left}
+    assert "subgraph" in reasons["inside"]
+    assert "subgraph" in reasons["outer"]
+    assert "left operand" in reasons["left"]
+    assert "batch of matrices" in reasons["batched"]
+    assert reasons["q"] == "already quantized"
+    assert "fewer than 1,024" in reasons["small"]
+    assert "already quantized: q" in report.text()
+    x = normal(48, 48, seed=4)
+    exact = with_weights(proto, {"good": restored(weights["good"].T, W4).T})
+    np.testing.assert_allclose(run(output, {"x": x}), run(exact, {"x": x}), atol=1e-4)
+
+
+def test_names_that_are_taken_are_not_taken_again(tmp_path: Path) -> None:
+    nodes = [N("MatMul", ["x", "w"], ["w_zero"]), N("Mul", ["w_zero", "w_scale"], ["w_q"]), N("Relu", ["w_q"], ["y"])]
+    proto = model(nodes, {"x": ("float32", ["n", 48])}, {"w": KN, "w_scale": np.array([2.0], np.float32)})
+    output, _ = convert(proto, tmp_path)
+    x = normal(3, 48, seed=1)
+    expected = np.maximum(2 * (x @ restored(KN.T, W4).T), 0)
+    np.testing.assert_allclose(run(output, {"x": x}), expected, atol=1e-5)
+
+
+def test_a_weight_read_both_ways_round_is_stored_for_each_beside_its_namesake(tmp_path: Path) -> None:
+    """x W + x W^T + x V, V called what the second copy of W would be; a Transpose that changes nothing is no layer."""
+    square, other = normal(48, 48), normal(48, 48, seed=5)
+    nodes = [
+        N("MatMul", ["x", "w"], ["a"]), N("Transpose", ["w"], ["t"], perm=[1, 0]), N("MatMul", ["x", "t"], ["b"]),
+        N("MatMul", ["x", "w_linear"], ["c"]), N("Transpose", ["same"], ["s"], perm=[0, 1]),
+        N("MatMul", ["x", "s"], ["d"]), N("Sum", ["a", "b", "c", "d"], ["y"]),
+    ]  # fmt: skip
+    weights = {"w": square, "w_linear": other, "same": np.eye(48, dtype=np.float32)}
+    output, report = convert(model(nodes, {"x": ("float32", ["n", 48])}, weights), tmp_path)
+    assert [layer.name for layer in report.layers] == ["w", "w_linear_", "w_linear"]
+    assert [left.name for left in report.left] == ["same"]
+    x = normal(3, 48, seed=1)
+    expected = x @ restored(square.T, W4).T + x @ restored(square, W4).T + x @ restored(other.T, W4).T + x
+    np.testing.assert_allclose(run(output, {"x": x}), expected, atol=1e-5)
+
+
+def test_constant_nodes_are_weights_and_metadata_stays(tmp_path: Path) -> None:
+    weight = normal(48, 40)
+    nodes = [N("Constant", [], ["w"], value=numpy_helper.from_array(weight)), N("MatMul", ["x", "w"], ["y"])]
+    proto = model(nodes, {"x": ("float32", ["n", 48])}, {}, opset=13)
+    conv = N("Conv", ["u", "k"], ["v"])
+    proto.graph.node.insert(0, conv)
+    proto.graph.input.append(helper.make_tensor_value_info("u", TensorProto.FLOAT, [1, 16, 5, 5]))
+    proto.graph.output.append(helper.make_tensor_value_info("v", TensorProto.FLOAT, None))
+    proto.graph.initializer.append(numpy_helper.from_array(normal(16, 16, 3, 3), "k"))
+    helper.set_model_props(proto, {"alphabet": "abc"})
+    output, report = convert(proto, tmp_path)
+    assert {layer.kind for layer in report.layers} == {"linear", "conv"}
+    written = onnx.load(output)
+    assert {p.key: p.value for p in written.metadata_props} == {"alphabet": "abc"}
+    assert written.opset_import[0].version == 21
+    feeds = {"x": normal(3, 48, seed=1), "u": normal(1, 16, 5, 5)}
+    np.testing.assert_allclose(run(output, feeds), feeds["x"] @ restored(weight.T, W4).T, atol=1e-5)
+
+
+def test_where_the_opset_cannot_be_converted_linear_layers_still_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuses(proto: onnx.ModelProto, opset: int) -> onnx.ModelProto:
+        raise RuntimeError("no adapter")
+
+    monkeypatch.setattr(onnx.version_converter, "convert_version", refuses)
+    nodes = [N("Conv", ["x", "k"], ["c"]), N("MatMul", ["c", "w"], ["y"])]
+    weights = {"k": normal(32, 16, 3), "w": normal(48, 40)}
+    _, report = convert(model(nodes, {"x": ("float32", [1, 16, 50])}, weights, opset=13), tmp_path)
+    assert [layer.name for layer in report.layers] == ["w"]
+    assert [left.reason for left in report.left] == [
+        "a convolution, and opset 13 cannot be converted to 21: no adapter"
+    ]
+
+
+def external(folder: Path) -> Path:
+    proto = model([N("MatMul", ["x", "w"], ["y"])], {"x": ("float32", ["n", 48])}, {"w": KN})
+    onnx.save(proto, folder / "in.onnx", save_as_external_data=True, location="weights.bin", size_threshold=0)
+    return folder / "in.onnx"
+
+
+def test_external_data_is_read_from_the_graphs_own_folder_only(tmp_path: Path) -> None:
+    graph = external(tmp_path)
+    quantize(graph, tmp_path / "out.onnx", Settings(W4), quiet=True)
+    x = normal(3, 48, seed=1)
+    np.testing.assert_allclose(run(tmp_path / "out.onnx", {"x": x}), x @ restored(KN.T, W4).T, atol=1e-5)
+    (tmp_path / "inner").mkdir()
+    moved = tmp_path / "inner/in.onnx"
+    moved.write_bytes(graph.read_bytes().replace(b"weights.bin", b"../eights.b"))
+    with pytest.raises(WeightsError, match="refused"):
+        quantize(moved, tmp_path / "inner/out.onnx", Settings(W4), quiet=True)
+    moved.write_bytes(graph.read_bytes())
+    (tmp_path / "inner/weights.bin").symlink_to(tmp_path / "weights.bin")
+    with pytest.raises(WeightsError, match="symbolic link"):
+        quantize(moved, tmp_path / "inner/out.onnx", Settings(W4), quiet=True)
+    (tmp_path / "inner/weights.bin").unlink()
+    (tmp_path / "inner/weights.bin").write_bytes(b"short")
+    with pytest.raises(WeightsError, match="cut short"):
+        quantize(moved, tmp_path / "inner/out.onnx", Settings(W4), quiet=True)
+
+
+def test_large_outputs_have_a_data_file_and_force_replaces_both(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    graph, output = external(tmp_path), tmp_path / "out.onnx"
+    monkeypatch.setattr("qsched_edge.quantize_graph.ONE_FILE", 10)
+    quantize(graph, output, Settings(W4), quiet=True)
+    x = normal(3, 48, seed=1)
+    expected = run(output, {"x": x})
+    assert (tmp_path / "out.onnx_data").stat().st_size > 900
+    with pytest.raises(OutputExistsError):
+        quantize(graph, output, Settings(W4), quiet=True)
+    monkeypatch.undo()
+    quantize(graph, output, Settings(W4), force=True, quiet=True)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["in.onnx", "out.onnx", "weights.bin"]
+    assert (run(output, {"x": x}) == expected).all()
+
+
+def test_the_inputs_own_files_are_never_written(tmp_path: Path) -> None:
+    graph = external(tmp_path)
+    (tmp_path / "weights.bin").rename(tmp_path / "o.onnx_data")
+    graph.write_bytes(graph.read_bytes().replace(b"weights.bin", b"o.onnx_data"))
+    before = (tmp_path / "o.onnx_data").read_bytes()
+    for name in ("in.onnx", "o.onnx"):
+        with pytest.raises(QuantizeError, match="belongs to the input"):
+            quantize(graph, tmp_path / name, Settings(W4), force=True, quiet=True)
+    assert (tmp_path / "o.onnx_data").read_bytes() == before
+    (tmp_path / "other.onnx_data").write_text("mine")
+    with pytest.raises(OutputExistsError, match="_data exists"):
+        quantize(graph, tmp_path / "other.onnx", Settings(W4), quiet=True)
+
+
+def test_an_interrupted_run_leaves_no_output_and_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    graph, output = external(tmp_path), tmp_path / "out.onnx"
+
+    def interrupted(*arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("qsched_edge.quantize_graph.compare", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            quantize(graph, output, Settings(W4), quiet=True)
+    assert not output.exists()
+    quantize(graph, output, Settings(W4), quiet=True)
+    assert output.exists()
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_sixteen_bits_halve_every_large_float(tmp_path: Path) -> None:
+    proto = model([N("MatMul", ["x", "w"], ["y"])], {"x": ("float32", ["n", 48])}, {"w": KN})
+    output, report = convert(proto, tmp_path, Scheme(16))
+    x = normal(3, 48, seed=1)
+    np.testing.assert_allclose(run(output, {"x": x}), x @ KN.astype(np.float16).astype(np.float32), atol=1e-5)
+    assert report.layers[0].precision == "FP16"
+    assert report.layers[0].bytes == 2 * KN.size
+
+
+def test_error_is_measured_on_given_inputs(tmp_path: Path) -> None:
+    proto = model([N("MatMul", ["x", "w"], ["y"])], {"x": ("float32", ["n", 48])}, {"w": KN})
+    graph, x = saved(proto, tmp_path / "in.onnx"), normal(6, 48, seed=9)
+    np.savez(tmp_path / "inputs.npz", x=x)
+    report = quantize(graph, tmp_path / "out.onnx", Settings(W4, tmp_path / "inputs.npz"), quiet=True)
+    expected, found = x.astype(np.float64) @ KN, x.astype(np.float64) @ restored(KN.T, W4).T
+    relative = np.linalg.norm(expected - found) / np.linalg.norm(expected)
+    assert report.difference.relative == pytest.approx(relative, rel=1e-3)
+    assert report.difference.sqnr == pytest.approx(-20 * np.log10(relative), rel=1e-3)
+    assert report.difference.max_abs == pytest.approx(np.abs(expected - found).max(), rel=1e-3)
+    np.savez(tmp_path / "wrong.npz", z=x)
+    with pytest.raises(QuantizeError, match="lacks x"):
+        quantize(graph, tmp_path / "o2.onnx", Settings(W4, tmp_path / "wrong.npz"), quiet=True)
+
+
+def test_graphs_that_cannot_be_used_are_one_line(tmp_path: Path) -> None:
+    (tmp_path / "noise.onnx").write_bytes(b"\xff" * 100)
+    with pytest.raises(WeightsError, match="cannot be read as ONNX"):
+        quantize(tmp_path / "noise.onnx", tmp_path / "out.onnx", Settings(), quiet=True)
+    nothing = model([N("Relu", ["x"], ["y"])], {"x": ("float32", [3])}, {})
+    with pytest.raises(QuantizeError, match="nothing in"):
+        convert(nothing, tmp_path)
+    old = model([N("MatMul", ["x", "w"], ["y"])], {"x": ("float32", ["n", 48])}, {"w": KN}, opset=11)
+    with pytest.raises(QuantizeError, match="opset 11: convert it to 13"):
+        convert(old, tmp_path)
