@@ -17,16 +17,18 @@ Method = Callable[[np.ndarray, Scheme, Moments | None], QuantizedMatrix]
 
 @dataclass(frozen=True)
 class Entry:
-    """Where a method lives ("module:function") and whether the moments of a layer's inputs make it better."""
+    """Where a method lives ("module:function"), whether it uses the moments of a layer's inputs, and whether it can
+    do without them."""
 
     path: str
     observes: bool = False
+    blind: bool = True
 
 
 METHODS = {
     "rtn": Entry("qsched_edge.quantize.neural_compressor:round_to_nearest"),
     "mse": Entry("qsched_edge.quantize.scale_search:least_squared_error", observes=True),
-    "gptq": Entry("qsched_edge.quantize.gptq:gptq", observes=True),
+    "gptq": Entry("qsched_edge.quantize.gptq:gptq", observes=True, blind=False),
 }
 
 

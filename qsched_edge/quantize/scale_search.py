@@ -61,9 +61,7 @@ def least_squared_error(weight: np.ndarray, scheme: Scheme, moments: Moments | N
 def search(groups: np.ndarray, importance: np.ndarray, scheme: Scheme) -> Grid:
     """The best grid found for each of `groups` float32 [G, g]; `importance` has the same shape."""
     step = max(1, BLOCK // groups.shape[1])
-    parts = [
-        search_block(groups[i : i + step], importance[i : i + step], scheme) for i in range(0, len(groups), step)
-    ]
+    parts = [search_block(groups[i : i + step], importance[i : i + step], scheme) for i in range(0, len(groups), step)]
     return Grid(np.concatenate([p.scale for p in parts]), np.concatenate([p.zero for p in parts]), parts[0].top)
 
 
