@@ -76,7 +76,11 @@ def export(spec: ModelSpec, settings: ExportSettings, output: Path, force: bool 
     check_components(spec.recipe.layers, layout)
     sources = source_hashes(spec, layout) | lora_sources(spec, layout)
     prompts = settings.calibration.prompt_set(spec) if settings.observes else None
-    watched = prompts and {"file": prompts.path.name, "sha256": prompts.sha256, "count": settings.calibration.count}
+    watched = (
+        None
+        if prompts is None
+        else {"file": prompts.path.name, "sha256": prompts.sha256, "count": settings.calibration.count}
+    )
     arguments = {
         "recipe": repr(spec.recipe),
         "settings": repr(replace(settings, ram=RamLimit())),
@@ -134,7 +138,7 @@ def write_reference(spec: ModelSpec, settings: ExportSettings, quiet: bool, fold
 def choose_precision(
     spec: ModelSpec, settings: ExportSettings, layout: Layout, observation: Observation, folder: Path, quiet: bool
 ) -> None:
-    """Write `folder`/precision.toml: the widths of the backbone's weights that reach the target with the least error."""
+    """Write `folder`/precision.toml: the widths of the backbone's weights that meet the target with least error."""
     if (folder / PRECISION).exists() or settings.target is None:
         return
     name, recipe = layout.backbone, spec.recipe

@@ -47,9 +47,8 @@ def allocate(options: Mapping[str, Sequence[Option]], fixed: int, target: Target
     smallest, largest = (fixed + sum(pick(o.bytes for o in some) for some in options.values()) for pick in (min, max))
     if budget < smallest:
         raise QuantizeError(
-            f"{budget:,} bytes ({fp16_bytes / max(budget, 1):.2f} times less than FP16) cannot be reached: the smallest is "
-            f"{smallest:,} bytes ({fp16_bytes / smallest:.2f} times), the largest {largest:,} bytes "
-            f"({fp16_bytes / largest:.2f} times)"
+            f"{budget:,} bytes ({fp16_bytes / max(budget, 1):.2f} times less than FP16) cannot be reached: the weights "
+            f"take {smallest:,} bytes ({fp16_bytes / smallest:.2f} times) at least and {largest:,} at most"
         )
     flat = [(name, option) for name, some in options.items() for option in some]
     chosen = solve(flat, budget - fixed)
