@@ -68,9 +68,7 @@ def test_searched_scales_are_near_the_best_of_a_fine_grid() -> None:
     best = 0.0
     for row in weight.astype(np.float64):
         scales = np.float16(np.linspace(0.3, 1.1, 161) * (row.max() - row.min()) / 15).astype(np.float64)
-        tries = [
-            (((np.clip(np.rint(row / s) + z, 0, 15) - z) * s - row) ** 2).sum() for s in scales for z in range(16)
-        ]
+        tries = [(((np.clip(np.rint(row / s) + z, 0, 15) - z) * s - row) ** 2).sum() for s in scales for z in range(16)]
         best += min(tries)
     assert best <= found * 1.001
     assert found <= best * 1.03
