@@ -1,4 +1,4 @@
-"""Quantization methods on one model: `python -m benchmarks.methods emoji -o DIR` writes DIR/methods.md and methods.json.
+"""Quantization methods on one model: `python -m benchmarks.methods emoji -o DIR` writes methods.md and methods.json.
 
 For every cell: bytes of the backbone; relative error of the network output where the 32-bit model's trajectory passes,
 and of the final latents, both against 32 bits with the same noise on held-out prompts; concept accuracy and Fréchet
