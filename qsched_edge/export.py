@@ -76,11 +76,7 @@ def export(spec: ModelSpec, settings: ExportSettings, output: Path, force: bool 
     check_components(spec.recipe.layers, layout)
     sources = source_hashes(spec, layout) | lora_sources(spec, layout)
     prompts = settings.calibration.prompt_set(spec) if settings.observes else None
-    watched = (
-        None
-        if prompts is None
-        else {"file": prompts.path.name, "sha256": prompts.sha256, "count": settings.calibration.count}
-    )
+    watched = prompts.record(settings.calibration.count) if prompts else None
     arguments = {
         "recipe": repr(spec.recipe),
         "settings": repr(replace(settings, ram=RamLimit())),
@@ -89,12 +85,10 @@ def export(spec: ModelSpec, settings: ExportSettings, output: Path, force: bool 
         "prompts": watched,
     }
     with Staging(output, arguments, force) as staging:
+        observation = None
         if prompts and not all((staging.folder / c.name).exists() for c in layout.components):
             observation = observed(spec, settings, layout, prompts, staging, quiet)
-            if settings.target:
-                choose_precision(spec, settings, layout, observation, staging.folder, quiet)
-        else:
-            observation = None
+            choose_precision(spec, settings, layout, observation, staging.folder, quiet)
         if settings.target:
             spec = replace(spec, recipe=replace(spec.recipe, layers=read_layers(staging.folder / PRECISION)))
         for plan in layout.components:

@@ -54,6 +54,8 @@ def observe(
     The feeds are replayed once for every round of layers whose moments fit the memory that is left; files of an
     interrupted run are kept. `advance` hears the taps that are done. Raises QuantizeError if the limit is too low.
     """
+    if not feeds:
+        raise QuantizeError(f"{graph.parent.name} was not run while the model was observed: its inputs are unknown")
     folder.mkdir(exist_ok=True)
     store = MomentsFolder(folder, {})
     taps = taps_of(ir.load(graph).graph)

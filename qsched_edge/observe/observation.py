@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,7 +57,9 @@ class Observation:
 
 
 def write_feeds(reference: Path, prompts: PromptSet, count: int, quiet: bool, folder: Path) -> None:
-    """Record the feeds of all components anew in `folder`."""
+    """Record the feeds of all components in `folder`, from the first prompt on."""
+    for started in folder.iterdir():
+        shutil.rmtree(started)
     with progress.bar("observe", count, "prompts", quiet) as advance:
         record(reference, prompts.first(count), folder, advance)
 
