@@ -88,7 +88,7 @@ def optimal_brain_quantization(weight: np.ndarray, moments: np.ndarray, matrix: 
     result = np.zeros(weight.shape)
     for r, row in enumerate(weight.astype(np.float64)):
         w, inverse = row.copy(), np.linalg.inv(damped)
-        for j in range(len(w)):
+        for j in np.argsort(-np.diag(moments)):
             scale, zero = (float(part[r, j // matrix.group_size]) for part in (matrix.scale, matrix.zero))
             result[r, j] = np.clip(np.rint(w[j] / scale) + zero, 0, 15)
             residual = (w[j] - (result[r, j] - zero) * scale) / inverse[j, j]
@@ -98,13 +98,17 @@ def optimal_brain_quantization(weight: np.ndarray, moments: np.ndarray, matrix: 
     return result
 
 
-@pytest.mark.parametrize("width", [96, 40])
+@pytest.mark.parametrize("width", [200, 40])
 def test_gptq_rounds_as_the_direct_update_does(width: int) -> None:
+    """Wider and narrower than one lazy block; scales are those of the search."""
     weight, moments = weights(5, width, 1), correlated(width, 1)
-    found = method("gptq")(weight, Scheme(4, 32), Moments((moments.astype(np.float32),)))
+    known = Moments((moments.astype(np.float32),))
+    found, searched = method("gptq")(weight, Scheme(4, 32), known), least_squared_error(weight, Scheme(4, 32), known)
+    assert (found.scale == searched.scale).all()
+    assert (found.zero == searched.zero).all()
     expected = optimal_brain_quantization(weight, moments, found)
-    assert (found.q == expected).mean() > 0.99  # ties of float32 and float64 aside
-    assert np.abs(found.q - expected).max() <= 1
+    assert (found.q == expected).mean() > 0.98  # float32 and float64 differ in a few ties and what follows from them
+    assert (searched.q == expected).mean() < 0.9
 
 
 @pytest.mark.parametrize("bits", [4, 8])

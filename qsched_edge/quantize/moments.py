@@ -11,6 +11,15 @@ DAMPING = 0.01  # of the mean diagonal, as in GPTQ's reference code: inputs that
 
 
 @dataclass(frozen=True)
+class Factor:
+    """A block's columns, largest moment first: `order` int [K]; `upper` float32 [K, K], upper triangular with
+    upper^T upper = (damped block in that order)^-1."""
+
+    order: np.ndarray
+    upper: np.ndarray
+
+
+@dataclass(frozen=True)
 class Moments:
     """E[x x^T] over all inputs x [K] of a layer (columns of im2col for a convolution), as diagonal blocks.
 
@@ -31,9 +40,13 @@ class Moments:
         return diagonal + damping(diagonal)
 
     @cached_property
-    def factors(self) -> tuple[np.ndarray, ...]:
-        """For each block the upper triangular U, float32, with U^T U = (damped block)^-1."""
-        return tuple(upper_factor_of_inverse(block) for block in self.blocks)
+    def factors(self) -> tuple[Factor, ...]:
+        """One for each block."""
+        orders = [np.argsort(-np.diag(block), kind="stable") for block in self.blocks]
+        return tuple(
+            Factor(order, upper_factor_of_inverse(block[np.ix_(order, order)]))
+            for block, order in zip(self.blocks, orders, strict=True)
+        )
 
 
 def damping(diagonal: np.ndarray) -> float:
