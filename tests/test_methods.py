@@ -103,7 +103,7 @@ def test_gptq_rounds_as_the_direct_update_does(width: int) -> None:
     """Wider and narrower than one lazy block; scales are those of the search."""
     weight, moments = weights(5, width, 1), correlated(width, 1)
     known = Moments((moments.astype(np.float32),))
-    found, searched = method("gptq")(weight, Scheme(4, 32), known), least_squared_error(weight, Scheme(4, 32), known)
+    found, searched = method("gptq")(weight, Scheme(4, 32), known), least_squared_error(weight, Scheme(4, 32))
     assert (found.scale == searched.scale).all()
     assert (found.zero == searched.zero).all()
     expected = optimal_brain_quantization(weight, moments, found)

@@ -17,15 +17,15 @@ LAZY = 128  # columns whose updates of the rest are gathered into one product
 def gptq(weight: np.ndarray, scheme: Scheme, moments: Moments | None = None) -> QuantizedMatrix:
     """float32 [N, K] -> integers that minimise tr(dW H dW^T) column by column; rows are independent of each other.
 
-    Scales and zero points are those of `least_squared_error`; columns go from the largest to the smallest H_kk (the
-    paper's act_order), which groups of neighbouring columns allow because their scales are known beforehand. Raises
-    QuantizeError without moments.
+    Scales and zero points are those of `least_squared_error` with equal columns: as errors move to other columns, the
+    diagonal of H says too little. Columns go from the largest to the smallest H_kk (the paper's act_order), which groups
+    of neighbours allow because their scales are known beforehand. Raises QuantizeError without moments.
     """
     if moments is None:
         raise QuantizeError("gptq needs the moments of every layer's inputs: use mse or rtn where nothing is observed")
     if moments.width != weight.shape[1]:
         raise QuantizeError(f"moments of {moments.width} inputs do not fit a weight of {weight.shape[1]} columns")
-    searched = least_squared_error(weight, scheme, moments)
+    searched = least_squared_error(weight, scheme)
     q, start = np.empty_like(searched.q), 0
     for factor in moments.factors:
         columns = start + factor.order
