@@ -263,3 +263,12 @@ def test_maps_and_settings_that_do_not_fit_are_named(spec: ModelSpec, tmp_path: 
     (tmp_path / "map.toml").write_text("[layers]\nx = 'four'\n")
     with pytest.raises(RecipeError, match="x = 'four' is no number of bits"):
         read_layers(tmp_path / "map.toml")
+
+
+def test_a_memory_limit_below_the_running_graph_is_refused(
+    bundles: dict[int, Path], feeds: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(QuantizeError, match=r"running the 32-bit graph took .* or --calib-count 0"):
+        observe(bundles[32] / "unet/model.onnx", recorded(feeds, "unet"), tmp_path / "m", RamLimit(1))
+    with pytest.raises(QuantizeError, match="unet was not run while the model was observed"):
+        observe(bundles[32] / "unet/model.onnx", [], tmp_path / "m", RamLimit())

@@ -17,9 +17,9 @@ LAZY = 128  # columns whose updates of the rest are gathered into one product
 def gptq(weight: np.ndarray, scheme: Scheme, moments: Moments | None = None) -> QuantizedMatrix:
     """float32 [N, K] -> integers that minimise tr(dW H dW^T) column by column; rows are independent of each other.
 
-    Scales and zero points are those of `least_squared_error` with equal columns: as errors move to other columns, the
-    diagonal of H says too little. Columns go from the largest to the smallest H_kk (the paper's act_order), which groups
-    of neighbours allow because their scales are known beforehand. Raises QuantizeError without moments.
+    Scales and zero points are those of `least_squared_error` with equal columns: errors move to other columns, so the
+    diagonal of H would mislead. Columns go from the largest to the smallest H_kk (the paper's act_order); groups are
+    of neighbours all the same, as their scales are known beforehand. Raises QuantizeError without moments.
     """
     if moments is None:
         raise QuantizeError("gptq needs the moments of every layer's inputs: use mse or rtn where nothing is observed")
