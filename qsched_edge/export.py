@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from qsched_runtime import Sampler
-from qsched_runtime.manifest import NAME, TokenizerSpec, sha256
+from qsched_runtime.manifest import NAME, sha256
 
-from qsched_edge import bundle, progress, torchvision_schema
+from qsched_edge import bundle, progress
 from qsched_edge.calibrate.journal import Journal
 from qsched_edge.capture.graph import Captured
 from qsched_edge.card import copy_licenses, model_card, model_index, provenance, versions
@@ -31,12 +31,12 @@ from qsched_edge.quantize.rewrite import Layer, write_graph
 from qsched_edge.recipes import ModelSpec, read_json, read_layers
 from qsched_edge.schedule import probe
 from qsched_edge.staging import Staging, write_json, write_text
+from qsched_edge.tokenizer_files import write_tokenizer
 from qsched_edge.weights import Weights, weight_files
 
 LAYERS = "quantization.json"
 PRECISION = "precision.toml"
 TRACES = ("reference", "feeds", "moments", "sensitivity")  # parts of the staging folder that no bundle holds
-TOKENIZERS = {"CLIPTokenizer": "clip", "T5Tokenizer": "unigram"}  # class -> kind in qsched.json
 
 
 @dataclass(frozen=True)
@@ -246,28 +246,3 @@ def finish(
     write_json(folder / NAME, {**raw, "files": bundle.list_files(folder)})
     write_json(folder / bundle.GOLDEN, bundle.golden(Sampler.from_pretrained(folder)))
     write_json(folder / NAME, {**raw, "files": bundle.list_files(folder)})
-
-
-def write_tokenizer(spec: ModelSpec, name: str, folder: Path) -> TokenizerSpec:
-    """Save tokenizer.json (older checkpoints lack it) and say what the runtime must know of the tokenizer."""
-    torchvision_schema.declare()
-    import transformers
-
-    kind = TOKENIZERS[spec.index[name][1].removesuffix("Fast")]
-    stock = getattr(transformers, spec.index[name][1].removesuffix("Fast"))
-    tokenizer = stock.from_pretrained(spec.part(name), local_files_only=True)
-    tokenizer.save_pretrained(folder)
-    name_special_tokens_as_always(folder / "tokenizer_config.json")
-    length = spec.recipe.sequence_length if kind == "unigram" else tokenizer.model_max_length
-    bos_id = -1 if tokenizer.bos_token_id is None else tokenizer.bos_token_id
-    return TokenizerSpec(
-        kind, f"{name}/tokenizer.json", length, bos_id, tokenizer.eos_token_id, tokenizer.pad_token_id
-    )  # fmt: skip
-
-
-def name_special_tokens_as_always(path: Path) -> None:
-    """transformers 5 lists extra special tokens under a key that earlier versions expect to be a table."""
-    config = read_json(path)
-    if isinstance(config.get("extra_special_tokens"), list):
-        config["additional_special_tokens"] = config.pop("extra_special_tokens")
-        write_json(path, config)
