@@ -8,6 +8,7 @@ import json
 import os
 import signal
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 from typing import Annotated, Any
@@ -62,9 +63,27 @@ def models(as_json: Json = False) -> None:
 @app.command()
 def export(
     model: Annotated[str, typer.Option("-m", "--model", help="Recipe name, recipe file or diffusers folder.")],
-    bits: Annotated[int, typer.Option(help="Bits per weight: 2, 3, 4, 8, 16 or 32.")] = 4,
+    bits: Annotated[
+        int | None, typer.Option(help="Bits per weight: 2, 3, 4, 8, 16 or 32 (default: the recipe's).")
+    ] = None,
     output: Output = None,
-    method: Annotated[str, typer.Option(help="Quantizer: rtn (Intel Neural Compressor's round-to-nearest).")] = "rtn",
+    method: Annotated[
+        str | None,
+        typer.Option(help="Quantizer: rtn (round to nearest), mse (searched scales), gptq (default: the recipe's)."),
+    ] = None,
+    calib_prompts: Annotated[
+        Path | None, typer.Option(help="Prompts that mse, gptq and target sizes observe (default: the recipe's).")
+    ] = None,
+    calib_count: Annotated[int, typer.Option(help="How many of them to draw; 0: observe nothing.")] = 64,
+    target_size: Annotated[
+        str | None, typer.Option(help="Choose the width of each of the backbone's weights: bytes of all, such as 500M.")
+    ] = None,
+    target_ratio: Annotated[
+        float | None, typer.Option(help="The same, as the bytes in FP16 over the bytes stored, such as 3.6.")
+    ] = None,
+    precision_map: Annotated[
+        Path | None, typer.Option(help="Widths of single weights: a bundle's precision.toml.")
+    ] = None,
     activation_bits: Annotated[int, typer.Option(help="Bits of what layers compute with: 8 or 16 (as is).")] = 16,
     encoder: Annotated[bool, typer.Option("--encoder", help="Bring the VAE encoder, to start from pictures.")] = False,
     decoder: Annotated[str, typer.Option(help="full, or tiny where the recipe names a tiny decoder.")] = "full",
@@ -74,23 +93,36 @@ def export(
 ) -> None:
     """Capture, quantize and bundle a model; all Q-Sched coefficients are one."""
     from qsched_edge.memory import parse_bytes
-    from qsched_edge.quantize.methods import method as known_method
+    from qsched_edge.quantize.methods import entry
     from qsched_edge.quantize.scheme import Scheme
-    from qsched_edge.recipes import resolve
+    from qsched_edge.recipes import read_layers, resolve
 
-    Scheme(bits, activation_bits=activation_bits)  # refuse bad bits and methods before anything is read
-    known_method(method)
+    Scheme(
+        4 if bits is None else bits, activation_bits=activation_bits
+    )  # refuse bad bits and methods before anything is read
+    entry(method or "rtn")
+    layers = read_layers(precision_map) if precision_map else None
     spec = resolve(model)
+    if layers:
+        spec = replace(spec, recipe=replace(spec.recipe, layers=layers))
+    bits = spec.recipe.bits if bits is None else bits
     target = output or Path(f"{spec.recipe.name}-w{bits}{'' if activation_bits == 16 else f'a{activation_bits}'}")
     stage = load("qsched_edge.export", "export")
-    ram = stage.RamLimit(parse_bytes(max_ram) if max_ram else None)
-    settings = stage.ExportSettings(bits, method, stage.Choices(encoder, decoder), ram, activation_bits)
+    settings = stage.ExportSettings(
+        bits,
+        method or spec.recipe.method,
+        stage.Choices(encoder, decoder),
+        stage.RamLimit(parse_bytes(max_ram) if max_ram else None),
+        activation_bits,
+        stage.Calibration(calib_prompts, calib_count),
+        stage.target_of(parse_bytes(target_size) if target_size else None, target_ratio),
+    )
     stage.export(spec, settings, target, force, quiet)
     from qsched_runtime import manifest
 
     from qsched_edge.bundle import bundle_bytes
 
-    print("\n".join([*stage.memory_lines(target), f"{target}: {bundle_bytes(manifest.read(target)):,} bytes"]))
+    print(f"{target}: {bundle_bytes(manifest.read(target)):,} bytes")
 
 
 @app.command()
@@ -100,7 +132,7 @@ def quantize(
     bits: Annotated[int, typer.Option(help="Bits per weight: 2, 3, 4, 8 or 16.")] = 4,
     group_size: Annotated[int, typer.Option(help="Weights that share a scale: 16 to 256, or 0 for a channel.")] = 64,
     symmetric: Annotated[bool, typer.Option("--symmetric", help="Zero points in the middle of the range.")] = False,
-    method: Annotated[str, typer.Option(help="Quantizer: rtn (Intel Neural Compressor's round-to-nearest).")] = "rtn",
+    method: Annotated[str, typer.Option(help="Quantizer: rtn (round to nearest) or mse (searched scales).")] = "rtn",
     activation_bits: Annotated[int, typer.Option(help="Bits of what layers compute with: 8 or 16 (as is).")] = 16,
     inputs: Annotated[Path | None, typer.Option(help="Arrays by input name (.npz) to measure the error on.")] = None,
     seed: Annotated[int, typer.Option(help="Seed of random inputs, where none are given.")] = 0,
@@ -111,11 +143,9 @@ def quantize(
 ) -> None:
     """Quantize any ONNX graph, and print what was quantized, what was not and why, sizes and the output error."""
     from qsched_edge.memory import RamLimit, parse_bytes
-    from qsched_edge.quantize.methods import method as known_method
     from qsched_edge.quantize.scheme import Scheme
 
     scheme = Scheme(bits, group_size, symmetric, method, activation_bits)
-    known_method(method)
     stage = load("qsched_edge.quantize_graph", "quantize")
     ram = RamLimit(parse_bytes(max_ram) if max_ram else None)
     report = stage.quantize(graph, output, stage.Settings(scheme, inputs, seed, ram), force, quiet)

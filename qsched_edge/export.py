@@ -2,73 +2,169 @@
 
 from __future__ import annotations
 
-import platform
 import shutil
 import sys
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
-from importlib.metadata import PackageNotFoundError, version
 from math import prod
 from pathlib import Path
 from typing import Any
 
 from qsched_runtime import manifest as manifests
-from qsched_runtime.manifest import NAME, TokenizerSpec, sha256
+from qsched_runtime.manifest import NAME, sha256
 
-from qsched_edge import bundle, progress, torchvision_schema
+from qsched_edge import bundle, progress
+from qsched_edge.calibrate.journal import Journal
 from qsched_edge.capture.graph import Captured
-from qsched_edge.errors import WeightsError
+from qsched_edge.card import copy_licenses, model_card, model_index, provenance, versions
+from qsched_edge.errors import QuantizeError, RecipeError, WeightsError, unknown_name
 from qsched_edge.lora import FusedWeights, lora_components
 from qsched_edge.memory import RamLimit
+from qsched_edge.observe import allocation, sensitivity
+from qsched_edge.observe.observation import Calibration, MomentsOf, Observation, write_feeds, write_moments
 from qsched_edge.pipelines import Choices, ComponentPlan, Layout, layout_of
+from qsched_edge.prompts import PromptSet
+from qsched_edge.quantize import methods
 from qsched_edge.quantize.encode import SMALL
-from qsched_edge.quantize.resident import Resident, resident_if_large
+from qsched_edge.quantize.resident import file_bytes, resident_if_large
 from qsched_edge.quantize.rewrite import GRAPH, Layer, write_graph
 from qsched_edge.quantize.scheme import Scheme
-from qsched_edge.recipes import ModelSpec, read_json
+from qsched_edge.recipes import ModelSpec, Recipe, read_json, read_layers
 from qsched_edge.schedule import probe
 from qsched_edge.staging import Staging, write_json, write_text
+from qsched_edge.tokenizer_files import write_tokenizer
 from qsched_edge.weights import Weights, weight_files
 
 LAYERS = "quantization.json"
 UNPACKED = 2  # a running bundle takes about this many times its files
-TOKENIZERS = {"CLIPTokenizer": "clip", "T5Tokenizer": "unigram"}  # class -> kind in qsched.json
-PACKAGES = ("qsched-edge", "torch", "diffusers", "transformers", "onnx", "onnxruntime", "neural-compressor")
+PRECISION = "precision.toml"
+TRACES = ("reference", "feeds", "moments", "sensitivity")  # parts of the staging folder that no bundle holds
 
 
 @dataclass(frozen=True)
 class ExportSettings:
-    """`bits` 2, 3, 4, 8, 16 or 32 for the weights, `activation_bits` 8 or 16; `method` names the quantizer."""
+    """`bits` 2, 3, 4, 8, 16 or 32 for the weights, `activation_bits` 8 or 16; `method` names the quantizer; `target`
+    lets the backbone's widths be chosen by weight."""
 
     bits: int = 4
     method: str = "rtn"
     choices: Choices = field(default_factory=Choices)
     ram: RamLimit = field(default_factory=RamLimit)
     activation_bits: int = 16
+    calibration: Calibration = field(default_factory=Calibration)
+    target: allocation.Target | None = None
+
+    def __post_init__(self) -> None:
+        if not self.calibration.count and self.target:
+            raise QuantizeError("a target size is reached by observing the model: --calib-count must not be 0")
+        if not self.calibration.count and not methods.entry(self.method).blind:
+            raise QuantizeError(f"{self.method} observes the model: --calib-count must not be 0")
 
     @property
     def precision(self) -> str:
         """W4A16, FP16, ...: what the weights get that no recipe keeps."""
         return Scheme(self.bits, activation_bits=self.activation_bits).name
 
+    def scheme(self, recipe: Recipe, component: str, weight: str, kind: str = "", bits: int | None = None) -> Scheme:
+        """What `weight` gets when the rest gets `bits` (default: the settings')."""
+        method = methods.entry(self.method).tables if kind == "embedding" else ""
+        return recipe.scheme(component, weight, bits or self.bits, method or self.method, self.activation_bits)
+
+    @property
+    def uses_moments(self) -> bool:
+        return methods.entry(self.method).observes and self.calibration.count > 0 and self.bits < 16
+
+    @property
+    def observes(self) -> bool:
+        return self.uses_moments or self.target is not None
+
+
+def target_of(size: int | None, ratio: float | None) -> allocation.Target | None:
+    """None where neither is given; both are refused."""
+    return None if size is None and ratio is None else allocation.Target(size, ratio)
+
 
 def export(spec: ModelSpec, settings: ExportSettings, output: Path, force: bool = False, quiet: bool = False) -> Path:
     """Write the bundle of `spec` to `output` with all coefficients one; finished components survive an interruption."""
     layout = layout_of(spec, settings.choices)
+    check_components(spec.recipe.layers, layout)
     sources = source_hashes(spec, layout) | lora_sources(spec, layout)
+    prompts = settings.calibration.prompt_set(spec) if settings.observes else None
+    watched = prompts.record(settings.calibration.count) if prompts else None
     arguments = {
         "recipe": repr(spec.recipe),
         "settings": repr(replace(settings, ram=RamLimit())),
         "sources": sources,
         "versions": versions(),
+        "prompts": watched,
     }
     with Staging(output, arguments, force) as staging:
+        observation = None
+        if prompts and not all((staging.folder / c.name).exists() for c in layout.components):
+            observation = observed(spec, settings, layout, prompts, staging, quiet)
+            choose_precision(spec, settings, layout, observation, staging.folder, quiet)
+        if settings.target:
+            spec = replace(spec, recipe=replace(spec.recipe, layers=read_layers(staging.folder / PRECISION)))
         for plan in layout.components:
-            staging.part(plan.name, partial(write_component, spec, plan, settings, quiet))
-        finish(spec, settings, layout, staging.folder, sources)
+            moments_of = observation.moments_of(plan.name) if observation else lambda name: None
+            staging.part(plan.name, partial(write_component, spec, plan, settings, quiet, moments_of))
+        staging.drop(name for name in TRACES if (staging.folder / name).exists())
+        finish(spec, settings, layout, staging.folder, sources, watched)
     return output
+
+
+def check_components(layers: Mapping[str, int], layout: Layout) -> None:
+    """Raise RecipeError for a precision map that names a component the bundle lacks."""
+    known = [c.name for c in layout.components]
+    for name in layers:
+        component = name.partition(".")[0]
+        if component not in known:
+            raise RecipeError(f"precision map: {unknown_name('component', component, known)}")
+
+
+def observed(
+    spec: ModelSpec, settings: ExportSettings, layout: Layout, prompts: PromptSet, staging: Staging, quiet: bool
+) -> Observation:
+    """Export the model in 32 bits, draw the calibration prompts with it, gather moments where the method uses them."""
+    full = replace(spec, recipe=replace(spec.recipe, layers={}))
+    count, names = settings.calibration.count, [c.name for c in layout.components]
+    in_full = ExportSettings(32, choices=settings.choices, ram=settings.ram)
+    reference = staging.part("reference", partial(write_reference, full, in_full, quiet))
+    feeds = staging.part("feeds", partial(write_feeds, reference / "bundle", prompts, count, quiet))
+    found = Observation(reference / "bundle", feeds, None)
+    if not settings.uses_moments:
+        return found
+    return replace(found, moments=staging.part("moments", partial(write_moments, found, names, settings.ram, quiet)))
+
+
+def write_reference(spec: ModelSpec, settings: ExportSettings, quiet: bool, folder: Path) -> None:
+    """`folder`/bundle, unless an interrupted run has finished it."""
+    if not (folder / "bundle").exists():
+        export(spec, settings, folder / "bundle", quiet=quiet)
+
+
+def choose_precision(
+    spec: ModelSpec, settings: ExportSettings, layout: Layout, observation: Observation, folder: Path, quiet: bool
+) -> None:
+    """Write `folder`/precision.toml: the widths of the backbone's weights that meet the target with least error."""
+    if (folder / PRECISION).exists() or settings.target is None:
+        return
+    name, recipe = layout.backbone, spec.recipe
+    (plan,) = (c for c in layout.components if c.name == name)
+    graph, weights = observation.graph(name), weights_of(spec, plan)
+    candidates, fixed, fp16 = sensitivity.candidates_of(
+        graph, lambda weight, bits: settings.scheme(recipe, name, weight, bits=bits)
+    )
+    journal = Journal(folder / "sensitivity", "sensitivity")
+    with progress.bar(f"{name} sensitivity", len(candidates), "weights", quiet) as advance:
+        options = sensitivity.sensitivities(
+            graph, candidates, weights, observation.feeds_of(name), observation.moments_of(name), journal, advance
+        )
+    bits = allocation.allocate(options, fixed, settings.target, fp16)
+    layers = {**recipe.layers, **{f"{name}.{weight}": b for weight, b in bits.items()}}
+    write_text(folder / PRECISION, allocation.as_toml(layers, allocation.summary(name, options, bits, fixed, fp16)))
 
 
 def source_hashes(spec: ModelSpec, layout: Layout) -> dict[str, str]:
@@ -76,34 +172,43 @@ def source_hashes(spec: ModelSpec, layout: Layout) -> dict[str, str]:
     return {f"{name}/{file.name}": sha256(file) for name, file in files}
 
 
-def write_component(spec: ModelSpec, plan: ComponentPlan, settings: ExportSettings, quiet: bool, folder: Path) -> None:
+def write_component(
+    spec: ModelSpec, plan: ComponentPlan, settings: ExportSettings, quiet: bool, moments_of: MomentsOf, folder: Path
+) -> None:
     """model.onnx, model.onnx_data, config.json and a report of the precisions in `folder`."""
     captured = captured_of(plan)
+    for name in spec.recipe.layers:
+        component, _, weight = name.partition(".")
+        if component == plan.name and weight not in captured.weight_names:
+            raise RecipeError(f"precision map: {unknown_name('weight', weight, captured.weight_names)[:300]}")
     weights = weights_of(spec, plan)
     total = sum(2 * prod(weights.shape(name)) for name in captured.weight_names)
     with progress.bar(f"{plan.name} {settings.precision}", total, "B", quiet) as advance:
         layers = write_graph(
             captured,
             weights,
-            lambda name, kind: spec.recipe.scheme(
-                plan.name, name, settings.bits, settings.method, settings.activation_bits
-            ),
+            lambda name, kind: settings.scheme(spec.recipe, plan.name, name, kind),
             folder,
             advance,
             settings.ram,
+            moments_of,
         )
     config = plan.source / "config.json"
     shutil.copyfile(config, folder / "config.json")
     kept = {layer.name: layer.precision for layer in layers if prod(layer.shape) >= SMALL}
-    report = {"precision": precision_of(layers), "outputs": captured.outputs, "layers": kept}
-    memory = resident_if_large(folder / GRAPH)
-    write_json(folder / LAYERS, report if memory is None else {**report, "memory": asdict(memory)})
+    write_json(folder / LAYERS, {"precision": precision_of(layers), "outputs": captured.outputs, "layers": kept})
+    say_memory(plan.name, folder / GRAPH, settings.ram)
 
 
-def memory_lines(folder: Path) -> list[str]:
-    """What loading each large component takes, as the export measured it."""
-    reports = {path.parent.name: read_json(path) for path in sorted(folder.glob(f"*/{LAYERS}"))}
-    return [f"{name}: {Resident(**found['memory']).line}" for name, found in reports.items() if "memory" in found]
+def say_memory(name: str, graph: Path, ram: RamLimit) -> None:
+    """What loading a large component takes; measured in a process of its own, so only where the memory holds it."""
+    if ram.holds(UNPACKED * file_bytes(graph)):
+        memory = resident_if_large(graph)
+        found = memory.line if memory else ""
+    else:
+        found = "not loaded to see whether its weights stay packed: that takes more memory than allowed"
+    if found:
+        print(f"{name}: {found}", file=sys.stderr)
 
 
 def captured_of(plan: ComponentPlan) -> Captured:
@@ -137,7 +242,14 @@ def precision_of(layers: list[Layer]) -> str:
     return counts.most_common(1)[0][0]
 
 
-def finish(spec: ModelSpec, settings: ExportSettings, layout: Layout, folder: Path, sources: Mapping[str, str]) -> None:
+def finish(
+    spec: ModelSpec,
+    settings: ExportSettings,
+    layout: Layout,
+    folder: Path,
+    sources: Mapping[str, str],
+    prompts: Mapping[str, Any] | None,
+) -> None:
     """Everything but the graphs: tokenizers, schedules, licences, card, self-test and, last, qsched.json."""
     reports = {c.name: read_json(folder / c.name / LAYERS) for c in layout.components}
     tokenizers = {name: write_tokenizer(spec, name, folder / name) for name in layout.tokenizers}
@@ -145,6 +257,8 @@ def finish(spec: ModelSpec, settings: ExportSettings, layout: Layout, folder: Pa
     write_json(folder / "scheduler/scheduler_config.json", spec.scheduler_config())
     write_json(folder / "model_index.json", model_index(spec, layout))
     copy_licenses(spec, folder)
+    if spec.recipe.layers and not settings.target:
+        write_text(folder / PRECISION, allocation.as_toml(spec.recipe.layers))
     raw = bundle.manifest_json(
         spec.recipe.name,
         layout,
@@ -152,7 +266,7 @@ def finish(spec: ModelSpec, settings: ExportSettings, layout: Layout, folder: Pa
         {name: tuple(report["outputs"]) for name, report in reports.items()},
         tokenizers,
         {steps: probe(spec.scheduler_config(), steps, layout.sampling) for steps in spec.recipe.steps},
-        provenance(spec, settings, sources),
+        provenance(spec, settings, sources, prompts),
     )
     write_text(folder / "README.md", model_card(spec, settings, raw))
     add_selftest(raw, folder, settings.ram)
@@ -171,104 +285,3 @@ def add_selftest(raw: Mapping[str, Any], folder: Path, ram: RamLimit) -> None:
         print(f"self-test: running the network takes about {room}, so none of its output is recorded", file=sys.stderr)
     write_json(folder / bundle.GOLDEN, bundle.golden(manifests.read(folder), folder, network))
     write_json(folder / NAME, {**raw, "files": [*files, bundle.file_entry(folder, folder / bundle.GOLDEN)]})
-
-
-def write_tokenizer(spec: ModelSpec, name: str, folder: Path) -> TokenizerSpec:
-    """Save tokenizer.json (older checkpoints lack it) and say what the runtime must know of the tokenizer."""
-    torchvision_schema.declare()
-    import transformers
-
-    kind = TOKENIZERS[spec.index[name][1].removesuffix("Fast")]
-    stock = getattr(transformers, spec.index[name][1].removesuffix("Fast"))
-    tokenizer = stock.from_pretrained(spec.part(name), local_files_only=True)
-    tokenizer.save_pretrained(folder)
-    name_special_tokens_as_always(folder / "tokenizer_config.json")
-    length = spec.recipe.sequence_length if kind == "unigram" else tokenizer.model_max_length
-    bos_id = -1 if tokenizer.bos_token_id is None else tokenizer.bos_token_id
-    return TokenizerSpec(
-        kind, f"{name}/tokenizer.json", length, bos_id, tokenizer.eos_token_id, tokenizer.pad_token_id
-    )  # fmt: skip
-
-
-def name_special_tokens_as_always(path: Path) -> None:
-    """transformers 5 lists extra special tokens under a key that earlier versions expect to be a table."""
-    config = read_json(path)
-    if isinstance(config.get("extra_special_tokens"), list):
-        config["additional_special_tokens"] = config.pop("extra_special_tokens")
-        write_json(path, config)
-
-
-def model_index(spec: ModelSpec, layout: Layout) -> dict[str, Any]:
-    """The pipeline's own index without what the bundle does not hold (safety checker, feature extractor), with the
-    scheduler the recipe chose and tokenizer classes that read tokenizer.json in every version of transformers."""
-    held = {c.component for c in layout.components} | set(layout.tokenizers)
-    index = {k: v for k, v in spec.index.items() if k in held or not isinstance(v, list)}
-    for name in layout.tokenizers:
-        library, stock = index[name]
-        index[name] = [library, stock.removesuffix("Fast") + "Fast"]
-    return {**index, "scheduler": ["diffusers", spec.scheduler_config()["_class_name"]]}
-
-
-def copy_licenses(spec: ModelSpec, folder: Path) -> None:
-    """The model's licence files, or a notice of what the recipe says of them."""
-    target = folder / "LICENSES"
-    shutil.rmtree(target, ignore_errors=True)
-    if (spec.folder / "LICENSES").is_dir():
-        shutil.copytree(spec.folder / "LICENSES", target)
-    target.mkdir(exist_ok=True)
-    write_text(target / "NOTICE", f"{spec.recipe.title}\nLicence: {spec.recipe.license}\n{spec.recipe.credits}\n")
-
-
-def versions() -> dict[str, str]:
-    found = {"python": platform.python_version()}
-    for package in PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            found[package] = "not installed"
-    return found
-
-
-def provenance(spec: ModelSpec, settings: ExportSettings, sources: Mapping[str, str]) -> dict[str, Any]:
-    return {
-        "recipe": spec.recipe.name,
-        "title": spec.recipe.title,
-        "license": spec.recipe.license,
-        "credits": spec.recipe.credits,
-        "bits": settings.bits,
-        "activation_bits": settings.activation_bits,
-        "choices": asdict(settings.choices),
-        "method": settings.method,
-        "group_size": spec.recipe.group_size,
-        "sources": dict(sources),
-        "versions": versions(),
-    }
-
-
-def model_card(spec: ModelSpec, settings: ExportSettings, raw: Mapping[str, Any]) -> str:
-    """A README with the front matter model hubs read."""
-    rows = "\n".join(f"| {name} | {c['precision']} |" for name, c in raw["components"].items())
-    return f"""---
-pipeline_tag: text-to-image
-library_name: onnxruntime
-license: {spec.recipe.license.lower()}
-base_model_relation: quantized
-tags: [onnx, onnxruntime, int4, qsched]
----
-# {spec.recipe.title}
-
-A qsched-edge bundle, exported at {settings.precision}
-(method {settings.method}, groups of at most {spec.recipe.group_size}).
-
-| component | precision |
-|---|---|
-{rows}
-
-```python
-from qsched_runtime import Sampler
-
-image = Sampler.from_pretrained(".")("your prompt", seed=42).images[0]  # uint8 [H, W, 3]
-```
-
-Licence: {spec.recipe.license}. {spec.recipe.credits}
-"""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from qsched_edge.errors import PromptsError
 
@@ -21,6 +22,10 @@ class PromptSet:
         if count < 1 or count > len(self.prompts):
             raise PromptsError(f"{self.path} has {len(self.prompts)} prompts, {count} were asked for")
         return self.prompts[:count]
+
+    def record(self, count: int) -> dict[str, Any]:
+        """What provenance says of the first `count` prompts."""
+        return {"file": self.path.name, "sha256": self.sha256, "count": count}
 
 
 def read_prompts(path: Path) -> PromptSet:

@@ -20,6 +20,7 @@ from qsched_edge.quantize.compare import Difference, compare
 from qsched_edge.quantize.emit import CONTRIB
 from qsched_edge.quantize.foreign import Left, Prepared, prepare, read_graph
 from qsched_edge.quantize.graph_weights import external_files
+from qsched_edge.quantize.methods import entry
 from qsched_edge.quantize.resident import Resident, resident_if_large
 from qsched_edge.quantize.rewrite import Layer, replace_weights
 from qsched_edge.quantize.scheme import Scheme
@@ -37,6 +38,10 @@ class Settings:
     inputs: Path | None = None
     seed: int = 0
     ram: RamLimit = field(default_factory=RamLimit)
+
+    def __post_init__(self) -> None:
+        if not entry(self.scheme.method).blind:
+            raise QuantizeError(f"method {self.scheme.method} observes a model's sampler: use mse or rtn for a graph")
 
 
 @dataclass(frozen=True)

@@ -41,9 +41,12 @@ class Recipe:
     lora: str = ""
     lora_scale: float = 1.0
     tiny_decoder: str = ""
+    bits: int = 4
+    method: str = "rtn"
     group_size: int = 64
     precision: Mapping[str, int] = field(default_factory=dict)
     keep: Mapping[str, int] = field(default_factory=dict)
+    layers: Mapping[str, int] = field(default_factory=dict)
     prompts: str = ""
     heldout: str = ""
     scorer: str = ""
@@ -60,7 +63,11 @@ class Recipe:
         return {**scheduler, "_class_name": chosen, **self.scheduler_settings}
 
     def scheme(self, component: str, weight: str, bits: int, method: str, activation_bits: int = 16) -> Scheme:
-        """The scheme of one weight when the model is exported at `bits`; a recipe only ever raises them."""
+        """The scheme of one weight when the model is exported at `bits`: what `layers` says, where it says anything;
+        else `precision` and `keep` only ever raise the bits."""
+        exact = self.layers.get(f"{component}.{weight}")
+        if exact is not None:
+            return Scheme(exact, self.group_size, method=method, activation_bits=activation_bits)
         wanted = max(bits, self.precision.get(component, bits))
         for pattern, kept in self.keep.items():
             if fnmatch(f"{component}.{weight}", pattern):
@@ -118,14 +125,7 @@ def recipe_names() -> dict[str, Path]:
 
 def read_recipe(path: Path) -> Recipe:
     """Parse one TOML; an unknown or missing key is an error that names it."""
-    if sys.version_info >= (3, 11):
-        import tomllib
-    else:
-        import tomli as tomllib
-    try:
-        table = tomllib.loads(path.read_text("utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise RecipeError(f"recipe {path} cannot be read: {error}") from error
+    table = read_toml(path, "recipe")
     known = {f.name for f in fields(Recipe)} - {"folder", "name"}
     for key in table:
         if key not in known:
@@ -137,6 +137,28 @@ def read_recipe(path: Path) -> Recipe:
         if key in table:
             table[key] = tuple(table[key])
     return Recipe(name=path.stem, folder=path.parent.resolve(), **table)
+
+
+def read_layers(path: Path) -> dict[str, int]:
+    """The table `layers` of a precision map: "component.weight" -> bits."""
+    table = read_toml(path, "precision map")
+    if set(table) != {"layers"}:
+        raise RecipeError(f"precision map {path} must hold one table, [layers]; it has {', '.join(table) or 'none'}")
+    for name, bits in table["layers"].items():
+        if not isinstance(bits, int):
+            raise RecipeError(f"precision map {path}: {name} = {bits!r} is no number of bits")
+    return dict(table["layers"])
+
+
+def read_toml(path: Path, what: str) -> dict[str, Any]:
+    if sys.version_info >= (3, 11):
+        import tomllib
+    else:
+        import tomli as tomllib
+    try:
+        return tomllib.loads(path.read_text("utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise RecipeError(f"{what} {path} cannot be read: {error}") from error
 
 
 def resolve(model: str) -> ModelSpec:

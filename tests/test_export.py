@@ -53,13 +53,13 @@ def test_an_interrupted_export_resumes_and_gives_the_same_bytes(
     captured: list[str] = []
     write = stage.write_component
 
-    def interrupted(spec, plan, settings, quiet, folder):  # type: ignore[no-untyped-def]
+    def interrupted(spec, plan, settings, quiet, moments_of, folder):  # type: ignore[no-untyped-def]
         if plan.name == "vae_decoder" and "vae_decoder" not in captured:
             captured.append(plan.name)
             (folder / "model.onnx_data").write_bytes(b"half")
             raise KeyboardInterrupt
         captured.append(plan.name)
-        write(spec, plan, settings, quiet, folder)
+        write(spec, plan, settings, quiet, moments_of, folder)
 
     monkeypatch.setattr(stage, "write_component", interrupted)
     with pytest.raises(KeyboardInterrupt):

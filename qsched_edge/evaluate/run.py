@@ -17,11 +17,12 @@ from qsched_runtime import manifest as manifests
 from qsched_edge import bundle as bundles
 from qsched_edge import progress
 from qsched_edge.calibrate.run import judge_of, recipe_path
+from qsched_edge.card import versions
 from qsched_edge.errors import BundleError, MetricError, RequestError
 from qsched_edge.evaluate.cells import METRICS, Cell, measure
 from qsched_edge.evaluate.classifier import Classifier
 from qsched_edge.evaluate.frechet import Frechet
-from qsched_edge.export import ExportSettings, export, versions
+from qsched_edge.export import ExportSettings, export
 from qsched_edge.intervals import Interval, interval, paired_difference
 from qsched_edge.jaq.loss import Judge
 from qsched_edge.pipelines import Choices

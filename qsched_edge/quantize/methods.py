@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from importlib import import_module
 
 import numpy as np
@@ -13,13 +14,32 @@ from qsched_edge.quantize.scheme import QuantizedMatrix, Scheme
 
 Method = Callable[[np.ndarray, Scheme, Moments | None], QuantizedMatrix]
 
+
+@dataclass(frozen=True)
+class Entry:
+    """Where a method lives ("module:function"), whether it uses the moments of a layer's inputs, whether it can do
+    without them, and the method for tables, whose rows are looked up and have no inputs ("": itself)."""
+
+    path: str
+    observes: bool = False
+    blind: bool = True
+    tables: str = ""
+
+
 METHODS = {
-    "rtn": "qsched_edge.quantize.neural_compressor:round_to_nearest",
+    "rtn": Entry("qsched_edge.quantize.neural_compressor:round_to_nearest"),
+    "mse": Entry("qsched_edge.quantize.scale_search:least_squared_error", observes=True),
+    "gptq": Entry("qsched_edge.quantize.gptq:gptq", observes=True, blind=False, tables="mse"),
 }
 
 
-def method(name: str) -> Method:
+def entry(name: str) -> Entry:
+    """Raises QuantizeError for a name that is no method."""
     if name not in METHODS:
         raise QuantizeError(unknown_name("quantization method", name, METHODS))
-    module, function = METHODS[name].split(":")
+    return METHODS[name]
+
+
+def method(name: str) -> Method:
+    module, function = entry(name).path.split(":")
     return getattr(import_module(module), function)
