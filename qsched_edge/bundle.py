@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from qsched_runtime import Coefficients, Sampler, ScheduleTable
 from qsched_runtime import manifest as manifests
-from qsched_runtime.manifest import FORMAT, NAME, VERSION, BundleFile, Manifest, TokenizerSpec, sha256
+from qsched_runtime.manifest import BIAS_VERSION, FORMAT, NAME, VERSION, BundleFile, Manifest, TokenizerSpec, sha256
 from qsched_runtime.noise import ALGORITHM, TorchNoise
 from qsched_runtime.sampler import draw
 
@@ -63,15 +63,21 @@ def manifest_json(
 
 
 def schedule_json(table: ScheduleTable, coefficients: Coefficients) -> dict[str, Any]:
-    """The base table, the two learned columns and, for runtimes that want no arithmetic, their product."""
+    """The base table, the learned columns and, for runtimes that want no arithmetic, their product."""
     folded = table.folded(coefficients)
     return {
         **table_to_json(table),
         "fingerprint": fingerprint(table),
-        "c_x": coefficients.c_x.tolist(),
-        "c_eps": coefficients.c_eps.tolist(),
+        **coefficients_json(coefficients),
         "folded": {"a": columns(folded.a), "b": columns(folded.b)},
     }
+
+
+def coefficients_json(coefficients: Coefficients) -> dict[str, Any]:
+    """c_x, c_eps and, unless it is zero, the bias: [steps] or [steps, channels] each."""
+    found = {"c_x": coefficients.c_x.tolist(), "c_eps": coefficients.c_eps.tolist()}
+    bias = np.asarray(coefficients.bias)
+    return {**found, "bias": bias.tolist()} if bias.any() else found
 
 
 def columns(folded: np.ndarray) -> list[Any]:
@@ -116,6 +122,7 @@ def write_coefficients(folder: Path, steps: int, coefficients: Coefficients, rec
     raw = manifest.raw
     raw["schedules"][str(steps)] = schedule_json(manifest.schedules[steps], coefficients)
     raw["calibration"][str(steps)] = dict(record)
+    raw["version"] = BIAS_VERSION if any("bias" in s for s in raw["schedules"].values()) else VERSION
     write_json(folder / NAME, raw)
 
 
