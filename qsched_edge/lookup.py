@@ -1,4 +1,4 @@
-""""module:name" -> the object: what the registries' values are, so that a registry imports nothing."""
+""" "module:name" -> the object: what the registries' values are, so that a registry imports nothing."""
 
 from __future__ import annotations
 

@@ -65,7 +65,7 @@ def test_report_holds_four_cells_with_intervals_and_pictures(
     same = report["differences"]["quantized, calibrated"]
     assert all(v == 0 for d in same.values() for v in d.values())
     page = (tmp_path / "report/report.html").read_text()
-    assert page.count("data:image/png;base64,") == 4 * 4
+    assert page.count("data:image/png;base64,") == 2 * 4 * 4  # pictures and differences
     assert "http" not in page.split("<table>", 1)[1]
     assert sorted(p.name for p in (tmp_path / "report").iterdir()) == ["report.html", "report.json"]
     assert report["sizes"]["bundle"]["bytes"] < report["sizes"]["bundle"]["fp16_bytes"]

@@ -76,15 +76,11 @@ def nothing(step: Step, v: np.ndarray) -> float:
     return 0.0
 
 
-def symmetric(
-    objective: Objective, batch: Batch, schedule: FoldedSchedule
-) -> Callable[[Step, np.ndarray], np.ndarray]:
+def symmetric(objective: Objective, batch: Batch, schedule: FoldedSchedule) -> Callable[[Step, np.ndarray], np.ndarray]:
     return lambda step, v: directional(objective, batch, schedule, step, v)
 
 
-def directional(
-    objective: Objective, batch: Batch, schedule: FoldedSchedule, step: Step, v: np.ndarray
-) -> np.ndarray:
+def directional(objective: Objective, batch: Batch, schedule: FoldedSchedule, step: Step, v: np.ndarray) -> np.ndarray:
     """J v of each picture by one forward difference of `STEP` times the latents' size."""
     size = lambda y: np.sqrt((y.astype(np.float64) ** 2).mean(axis=(1, 2, 3), keepdims=True))  # noqa: E731
     length = size(v)

@@ -21,6 +21,8 @@ def search(problem: Problem) -> None:
     columns = (problem.start.c_x, problem.start.c_eps, np.asarray(problem.start.bias) / BIAS_UNIT)
     start = np.stack([np.broadcast_to(as_rows(c), width) for c in columns])
     limit = BIAS / BIAS_UNIT
-    box = tuple(np.broadcast_to(np.array(v)[:, None, None], start.shape) for v in ([LOW] * 2 + [-limit], [HIGH] * 2 + [limit]))
+    box = tuple(
+        np.broadcast_to(np.array(v)[:, None, None], start.shape) for v in ([LOW] * 2 + [-limit], [HIGH] * 2 + [limit])
+    )
     unit = np.array([1, 1, BIAS_UNIT])[:, None, None]
     ascend(problem, start, box, lambda t: Coefficients(t[0], t[1], BIAS_UNIT * t[2]), lambda g: g * unit)

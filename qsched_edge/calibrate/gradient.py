@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from qsched_edge.calibrate.ascent import ascend
+from qsched_edge.calibrate.check import gradient_quality
 from qsched_edge.calibrate.search import Problem
 from qsched_edge.calibrate.space import HIGH, LOW, from_vector, vector_of
 
@@ -13,4 +14,7 @@ def search(problem: Problem) -> None:
     """Adam from `start`; channels move together."""
     start = vector_of(problem.start)
     box = np.full_like(start, LOW), np.full_like(start, HIGH)
-    ascend(problem, start, box, from_vector, lambda g: g[:2].sum(axis=2).ravel())
+    moves = np.array(problem.tuning.moves)[:, None]
+    if problem.tuning.check:
+        problem.notes["gradient"] = gradient_quality(problem)
+    ascend(problem, start, box, from_vector, lambda g: (moves * g[:2].sum(axis=2)).ravel())

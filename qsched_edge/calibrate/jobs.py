@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -32,14 +31,18 @@ class Drawn:
         """Pictures in each batch."""
         return tuple(len(self.prompts[i : i + BATCH]) for i in range(0, len(self.prompts), BATCH))
 
+    def batch(self, index: int) -> Drawn:
+        """One batch as a set of its own, with the noise it has here."""
+        first = index * BATCH
+        return Drawn(self.prompts[first : first + BATCH], self.first_seed + first)
+
 
 @dataclass(frozen=True)
 class Setup:
-    """All that a worker needs to build its objectives; `sets` are prompt sets by name, `full` the 32-bit bundle."""
+    """All that a worker needs to build its objectives; `full` is the 32-bit bundle."""
 
     bundle: Path
     steps: int
-    sets: Mapping[str, Drawn]
     terms: TermSettings
     vae: Path
     full: Path | None = None
@@ -50,10 +53,10 @@ class Setup:
 
 @dataclass(frozen=True)
 class Job:
-    """`kind` "scores", "gradient" or "pairs", of the batch `batch` of the prompt set `prompts`."""
+    """`kind` "scores", "gradient" or "pairs", of the batch `batch` of `drawn`."""
 
     kind: str
-    prompts: str
+    drawn: Drawn
     batch: int
     coefficients: Coefficients
     loss: Loss | None = None
@@ -65,7 +68,7 @@ class Worker:
     """Does jobs, one after another, in this process."""
 
     setup: Setup
-    objectives: dict[str, Objective] = field(default_factory=dict)
+    objectives: dict[Drawn, Objective] = field(default_factory=dict)
 
     @cached_property
     def sampler(self) -> Sampler:
@@ -86,18 +89,17 @@ class Worker:
     def open(self, folder: Path) -> Sampler:
         return open_sampler(folder, self.setup.device, self.setup.providers, self.setup.threads)
 
-    def objective(self, name: str) -> Objective:
-        if name not in self.objectives:
-            drawn = self.setup.sets[name]
-            self.objectives[name] = Objective(
+    def objective(self, drawn: Drawn) -> Objective:
+        if drawn not in self.objectives:
+            self.objectives[drawn] = Objective(
                 self.sampler, self.judge, drawn.prompts, drawn.first_seed, self.setup.steps, self.full
             )
-        return self.objectives[name]
+        return self.objectives[drawn]
 
     def do(self, job: Job) -> dict[str, Any]:
         """The job's result as JSON values, with the seconds it took."""
         start = time.perf_counter()
-        found = getattr(self, job.kind)(self.objective(job.prompts), job)
+        found = getattr(self, job.kind)(self.objective(job.drawn), job)
         return {**found, "seconds": time.perf_counter() - start}
 
     def scores(self, objective: Objective, job: Job) -> dict[str, Any]:

@@ -73,9 +73,7 @@ class Objective:
             seeds = tuple(range(first_seed + start, first_seed + start + len(some)))
             self.batches.append(Batch(some, seeds, sampler.condition(some)))
 
-    def trajectory(
-        self, batch: Batch, coefficients: Coefficients, sampler: Sampler | None = None
-    ) -> Iterator[Step]:
+    def trajectory(self, batch: Batch, coefficients: Coefficients, sampler: Sampler | None = None) -> Iterator[Step]:
         """The sampler's own steps for one batch."""
         sampler = sampler or self.sampler
         schedule, streams = sampler.schedule(self.steps, coefficients), sampler.streams(batch.seeds, len(batch.seeds))

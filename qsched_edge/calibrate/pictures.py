@@ -17,17 +17,16 @@ from qsched_edge.jaq.loss import Loss, Scores
 
 @dataclass(frozen=True)
 class Pictures:
-    """The set `name` of the engine's setup, which is `drawn`."""
+    """Prompts with their noise, an engine that draws them, a journal that remembers their scores."""
 
     engine: Engine
     journal: Journal
-    name: str
     drawn: Drawn
 
     def scores(self, candidates: Sequence[Coefficients]) -> Iterator[tuple[Scores, float]]:
         """Raw terms of all pictures of each candidate, in order, with the seconds they took when computed."""
         batches = range(len(self.drawn.sizes))
-        results = self.results([Job("scores", self.name, b, c) for c in candidates for b in batches])
+        results = self.results([Job("scores", self.drawn, b, c) for c in candidates for b in batches])
         for _ in candidates:
             parts = [next(results) for _ in batches]
             yield joined(parts), sum(p["seconds"] for p in parts)
@@ -36,7 +35,7 @@ class Pictures:
         self, candidate: Coefficients, batches: Sequence[int], loss: Loss, jacobian: str
     ) -> tuple[float, np.ndarray, float]:
         """(mean loss, its gradient float64 [3, steps, channels], seconds) over some batches."""
-        jobs = [Job("gradient", self.name, b, candidate, loss, jacobian) for b in batches]
+        jobs = [Job("gradient", self.drawn, b, candidate, loss, jacobian) for b in batches]
         total, gradient, seconds = 0.0, 0.0, 0.0
         for result in self.results(jobs):
             total, seconds = total + result["total"], seconds + result["seconds"]
@@ -46,7 +45,7 @@ class Pictures:
 
     def moments(self, batch: int, identity: Coefficients) -> tuple[np.ndarray, float]:
         """(paired moments float64 [MOMENTS, steps, channels], seconds) of one batch."""
-        (result,) = self.results([Job("pairs", self.name, batch, identity)])
+        (result,) = self.results([Job("pairs", self.drawn, batch, identity)])
         return np.array(result["moments"]), result["seconds"]
 
     def results(self, jobs: Sequence[Job]) -> Iterator[dict[str, Any]]:
@@ -57,10 +56,10 @@ class Pictures:
             yield self.journal.recall(key, lambda: next(missing))
 
     def key_of(self, job: Job) -> list[Any]:
-        """What the result depends on; the prompt set's own name does not matter."""
-        batch = [self.drawn.prompts, self.drawn.first_seed, job.batch]
+        """What the result depends on: the batch's own prompts and noise, so that sets which overlap share it."""
+        batch = self.drawn.batch(job.batch)
         loss = asdict(job.loss) if job.loss else None
-        return [job.kind, batch, key_of(job.coefficients), loss, job.jacobian]
+        return [job.kind, [batch.prompts, batch.first_seed], key_of(job.coefficients), loss, job.jacobian]
 
 
 def joined(parts: Sequence[dict[str, Any]]) -> Scores:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -31,8 +31,19 @@ from qsched_edge.lookup import lookup
 from qsched_edge.prompts import PromptSet, read_prompts
 from qsched_edge.recipes import ModelSpec, Recipe, resolve
 
+Advance = Callable[[int], None]
 HELDOUT_SEEDS = 1_000_000  # held-out noise starts here, far from the fitting prompts' seeds
-SEARCH_OPTIONS = ("search", "budget", "start", "points", "iterations")  # they choose what is asked, not the answers
+SEARCH_OPTIONS = (
+    "search",
+    "budget",
+    "start",
+    "points",
+    "iterations",
+    "jacobian",
+    "check_gradient",
+    "loss",
+    "k",
+)  # what is asked, not the answers
 PLACE_OPTIONS = ("engine", "ray_address", "workers")  # they change no answer either
 
 
@@ -44,6 +55,7 @@ class Workshop:
     manifest: manifests.Manifest
     spec: ModelSpec
     setup: Setup
+    sets: Mapping[str, Drawn]
     prompts: tuple[PromptSet, PromptSet]
     engine: Engine
     journal: Journal
@@ -54,18 +66,20 @@ class Workshop:
         return self.setup.steps
 
     def pictures(self, name: str) -> Pictures:
-        return Pictures(self.engine, self.journal, name, self.setup.sets[name])
+        """Of "fit", "heldout", or that one's halves "choosing" and "deciding"."""
+        return Pictures(self.engine, self.journal, self.sets[name])
 
     def loss(self, name: str) -> Loss:
         return Loss.against(self.identity, weights_of(name, self.settings.k))
 
-    def problem(self, loss: Loss, start: Coefficients, advance: Any, paid: int = 0) -> Problem:
-        """A fresh search's; `paid` passes went into its start."""
-        latents, table = self.manifest.latents, self.manifest.schedules[self.steps]
+    def problem(self, loss: Loss, advance: Advance, count: int | None = None) -> Problem:
+        """A fresh search's, from c = 1 on the fitting prompts, or on the first `count` of them."""
+        drawn = replace(self.sets["fit"], prompts=self.sets["fit"].prompts[:count])
         return Problem(
-            self.pictures("fit"), loss, table, latents.shape(), Budget.parse(self.settings.budget),
-            np.random.default_rng(self.settings.seed), start, prediction_of(self.setup.bundle), self.settings.tuning,
-            advance, passes=paid,
+            Pictures(self.engine, self.journal, drawn), loss,
+            self.manifest.schedules[self.steps], self.manifest.latents.shape(),
+            Budget.parse(self.settings.budget), np.random.default_rng(self.settings.seed),
+            Coefficients.identity(self.steps), prediction_of(self.setup.bundle), self.settings.tuning, advance,
         )  # fmt: skip
 
 
@@ -95,42 +109,45 @@ def open_workshop(
     """Read and check all inputs, start the engine, draw the fitting pictures at c = 1."""
     manifest = manifests.read(folder)
     spec = resolve(model or manifest.raw["provenance"]["recipe"])
-    sets = read_prompts(prompts or recipe_path(spec.recipe, "prompts")), read_prompts(
-        heldout or recipe_path(spec.recipe, "heldout")
+    sets = (
+        read_prompts(prompts or recipe_path(spec.recipe, "prompts")),
+        read_prompts(heldout or recipe_path(spec.recipe, "heldout")),
     )
-    setup = setup_of(folder, manifest, spec, settings, sets)
+    drawn, setup = drawn_of(settings, *sets), setup_of(folder, manifest, spec, settings)
     values = {n: v for n, v in asdict(settings).items() if n not in (*SEARCH_OPTIONS, *PLACE_OPTIONS)}
     stamp = {
         "settings": values, "backbone": bundles.backbone_hash(manifest), "prompts": [s.sha256 for s in sets],
         "scorer": scorer_hash(setup.terms), "terms": asdict(setup.terms), "model": str(spec.folder),
     }  # fmt: skip
     engine: Engine = lookup(ENGINES[settings.engine])(setup, Cluster(settings.ray_address, settings.workers))
-    shop = Workshop(settings, manifest, spec, setup, sets, engine, Journal(journal, stamp), Scores(*[np.zeros(0)] * 2))
+    nothing = Scores(np.zeros(0), np.zeros(0))
+    shop = Workshop(settings, manifest, spec, setup, drawn, sets, engine, Journal(journal, stamp), nothing)
     ((identity, _),) = shop.pictures("fit").scores([Coefficients.identity(setup.steps)])
     return replace(shop, identity=identity)
 
 
-def setup_of(
-    folder: Path, manifest: manifests.Manifest, spec: ModelSpec, settings: Settings, sets: tuple[PromptSet, PromptSet]
-) -> Setup:
+def setup_of(folder: Path, manifest: manifests.Manifest, spec: ModelSpec, settings: Settings) -> Setup:
     steps = settings.steps or manifest.default_steps
     if steps not in manifest.schedules:
         raise BundleError(f"no schedule for {steps} steps: this bundle has {sorted(manifest.schedules)}")
     if settings.reference:
         check_reference(settings.reference, manifest)
-    fit, held = sets[0].first(settings.fit_prompts), sets[1].first(settings.heldout_prompts)
+    return Setup(
+        folder.resolve(), steps, terms_of(spec.recipe, settings), spec.part("vae"),
+        settings.reference and settings.reference.resolve(), settings.device, settings.providers, settings.threads,
+    )  # fmt: skip
+
+
+def drawn_of(settings: Settings, fit_set: PromptSet, heldout_set: PromptSet) -> dict[str, Drawn]:
+    """The prompts and noise of fitting, and of the two halves that choose and decide."""
+    fit, held = fit_set.first(settings.fit_prompts), heldout_set.first(settings.heldout_prompts)
     start, half = HELDOUT_SEEDS + settings.seed * 10_000, len(held) // 2
-    drawn = {
+    return {
         "fit": Drawn(fit, settings.seed * 10_000),
+        "heldout": Drawn(held, start),
         "choosing": Drawn(held[:half], start),
         "deciding": Drawn(held[half:], start + half),
-        "heldout": Drawn(held, start),
     }
-    return Setup(
-        folder.resolve(), steps, drawn, terms_of(spec.recipe, settings), spec.part("vae"),
-        settings.reference and settings.reference.resolve(), settings.device, settings.providers,
-        settings.threads,
-    )  # fmt: skip
 
 
 def check_reference(folder: Path, quantized: manifests.Manifest) -> None:
@@ -142,7 +159,7 @@ def check_reference(folder: Path, quantized: manifests.Manifest) -> None:
         )
 
 
-def terms_of(recipe: Recipe, settings: Settings = Settings()) -> TermSettings:
+def terms_of(recipe: Recipe, settings: Settings) -> TermSettings:
     """The recipe's metrics, unless the settings name others."""
     return TermSettings(
         str(recipe.path(recipe.scorer)) if recipe.scorer else "", settings.text_image or recipe.text_image,
@@ -158,16 +175,21 @@ def prediction_of(folder: Path) -> str:
 
 def search_all(shop: Workshop, loss: Loss, quiet: bool) -> list[Proposal]:
     """Every search in turn; closed forms come first where the others start from them, and their passes count there."""
-    identity = Coefficients.identity(shop.steps)
-    start, paid, proposals = identity, 0, []
+    proposals: list[Proposal] = []
     for name in shop.settings.searches:
         with progress.bar(name, None, "passes", quiet) as advance:
-            fresh = name == "closed"
-            problem = shop.problem(loss, identity if fresh else start, advance, 0 if fresh else paid)
+            problem = shop.problem(loss, advance)
+            if proposals and shop.settings.start == "closed":
+                problem = started(problem, proposals[0])
             proposals.append(propose(name, problem))
-        if fresh and shop.settings.start == "closed":
-            start, paid = proposals[-1].coefficients, proposals[-1].passes - proposals[-1].curve[0].passes
     return proposals
+
+
+def started(problem: Problem, first: Proposal) -> Problem:
+    """The problem, to begin where another search ended and with that one's passes paid (c = 1 was scored once)."""
+    problem.start = first.coefficients
+    problem.passes += first.passes - first.curve[0].passes
+    return problem
 
 
 def judge_all(shop: Workshop, proposals: Sequence[Proposal], loss: Loss) -> tuple[list[Verdict], Scores]:
@@ -218,7 +240,7 @@ def recipe_path(recipe: Recipe, name: str) -> Path:
 
 
 def judge_of(recipe: Recipe) -> Judge:
-    return Judge(terms_of(recipe))
+    return Judge(terms_of(recipe, Settings()))
 
 
 def scorer_hash(terms: TermSettings) -> str:

@@ -65,11 +65,14 @@ class Proposal:
 
 @dataclass(frozen=True)
 class Tuning:
-    """The searches' own settings: grid points an axis, gradient iterations, the Jacobian's stand-in."""
+    """The searches' own settings: grid points an axis, gradient iterations, the Jacobian's stand-in, and which of
+    (c_x, c_eps) the gradient may move; `check` compares the gradient with finite differences."""
 
     points: int = 7
     iterations: int = 24
     jacobian: str = "none"
+    moves: tuple[bool, bool] = (True, True)
+    check: bool = True
 
 
 @dataclass

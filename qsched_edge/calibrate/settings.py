@@ -19,7 +19,7 @@ STARTS = ("identity", "closed")
 @dataclass(frozen=True)
 class Settings:
     """`search` names searches, "auto" stands for AUTO and "all" for all of them; counts are prompts; the other values
-    are explained in the command's help. `engine`, `workers` and `ray_address` change no result; `threads` are onnxruntime's."""
+    are explained in the command's help. `engine`, `workers` and `ray_address` change no result."""
 
     search: tuple[str, ...] = ("auto",)
     loss: str = "jaq"
@@ -30,6 +30,7 @@ class Settings:
     points: int = 7
     iterations: int = 24
     jacobian: str = "none"
+    check_gradient: bool = True
     fit_prompts: int = 32
     heldout_prompts: int = 96
     seed: int = 0
@@ -60,7 +61,9 @@ class Settings:
         check_device(self.device)
         Budget.parse(self.budget)
         if self.reference is None and (self.loss == "reference" or "closed" in (*self.searches, self.start)):
-            raise RequestError("closed forms and the loss 'reference' compare with full precision: give --reference BUNDLE")
+            raise RequestError(
+                "closed forms and the loss 'reference' compare with full precision: give --reference BUNDLE"
+            )
 
     @property
     def searches(self) -> tuple[str, ...]:
@@ -75,4 +78,4 @@ class Settings:
 
     @property
     def tuning(self) -> Tuning:
-        return Tuning(self.points, self.iterations, self.jacobian)
+        return Tuning(self.points, self.iterations, self.jacobian, check=self.check_gradient)

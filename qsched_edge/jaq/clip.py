@@ -61,7 +61,7 @@ class ClipModel:
         return cls(model, tokenize, open_clip.OPENAI_DATASET_MEAN, open_clip.OPENAI_DATASET_STD, device)
 
     def image_features(self, images: torch.Tensor) -> torch.Tensor:
-        """float32 [B, 3, H, W] in 0..1 -> [B, D] of length one; the latest pictures' are remembered, as both terms ask."""
+        """float32 [B, 3, H, W] in 0..1 -> [B, D] of length one; remembered until other images come."""
         if self._latest is None or self._latest[0] is not images:
             self._latest = (images, self._image_features(images))
         return self._latest[1]

@@ -1,4 +1,7 @@
-"""JAQ = TC + k IQ (arXiv 2509.01624) and its relatives: weighted terms in units of their spread at c = 1. More is better."""
+"""JAQ = TC + k IQ (arXiv 2509.01624) and its relatives: weighted terms in units of their spread at c = 1.
+
+More is better.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +31,12 @@ class Scores:
 
 def weights_of(loss: str, k: float) -> tuple[float, float, float]:
     """The weights of TERMS in the loss of that name; raises MetricError for an unknown one."""
-    known = {"jaq": (1.0, k, 0.0), "text-image": (1.0, 0.0, 0.0), "quality": (0.0, 1.0, 0.0), "reference": (0.0, 0.0, 1.0)}
+    known = {
+        "jaq": (1.0, k, 0.0),
+        "text-image": (1.0, 0.0, 0.0),
+        "quality": (0.0, 1.0, 0.0),
+        "reference": (0.0, 0.0, 1.0),
+    }
     if loss not in known:
         raise MetricError(unknown_name("loss", loss, known))
     return known[loss]

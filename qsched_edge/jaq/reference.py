@@ -1,4 +1,7 @@
-"""The reference term: how near the last latents are to full precision's, from the same noise. Range ..0, more is better."""
+"""The reference term: how near the last latents are to full precision's, from the same noise.
+
+Range minus infinity to 0, more is better.
+"""
 
 from __future__ import annotations
 
