@@ -133,8 +133,9 @@ def calibrate(
     """Learn c_x and c_eps on the quantized graph and write them into the bundle; identity always competes."""
     stage = load("qsched_edge.calibrate.run", "calibrate")
     settings = stage.Settings(
-        tuple(search), loss, k, steps, budget, start, points, iterations, jacobian, check_gradient, fit_prompts, heldout_prompts, seed,
-        text_image, quality, reference, device, tuple(provider), engine, ray_address, workers, threads,
+        tuple(search), loss, k, steps, budget, start, points, iterations, jacobian, check_gradient, fit_prompts,
+        heldout_prompts, seed, text_image, quality, reference, device, tuple(provider), engine, ray_address, workers,
+        threads,
     )  # fmt: skip
     result = stage.calibrate(bundle, settings, prompts, heldout, model, quiet)
     show(result.record, as_json, result.table())

@@ -16,8 +16,8 @@ DIFFERENCE = 0.01  # of a coefficient, either way
 
 
 def gradient_quality(problem: Problem) -> dict[str, Any]:
-    """Cosines of the gradient in (c_x, c_eps) with central differences at c = 1 on the first batch: for each step's pair
-    and for the whole vector. The passes of the check are counted here and charged to no search."""
+    """Cosines of the gradient in (c_x, c_eps) with central differences at c = 1 on the first batch, for each step's
+    pair and for the whole vector. The passes of the check are counted here and charged to no search."""
     identity, steps = Coefficients.identity(problem.steps), problem.steps
     first = replace(problem.pictures, drawn=problem.pictures.drawn.batch(0))
     _, raw, _ = first.gradient(identity, [0], problem.loss, problem.tuning.jacobian)
@@ -29,9 +29,7 @@ def gradient_quality(problem: Problem) -> dict[str, Any]:
         "jacobian": problem.tuning.jacobian,
         "cosine": cosine(found.ravel(), true.ravel()),
         "cosine_per_step": [cosine(found[:, i], true[:, i]) for i in range(steps)],
-        "length_ratio_per_step": [
-            float(np.linalg.norm(found[:, i]) / np.linalg.norm(true[:, i])) for i in range(steps)
-        ],
+        "length_ratio_per_step": [ratio(found[:, i], true[:, i]) for i in range(steps)],
         "check_passes": passes_of([identity, *moved], problem),
     }
 
@@ -41,7 +39,13 @@ def passes_of(candidates: list[Coefficients], problem: Problem) -> int:
     return sum(ledger.charge(0, problem.pictures.drawn.sizes[0], problem.table.folded(c)) for c in candidates)
 
 
-def cosine(a: np.ndarray, b: np.ndarray) -> float:
-    """NaN where one of them is zero."""
-    with np.errstate(invalid="ignore"):
-        return float(a @ b / np.sqrt((a @ a) * (b @ b)))
+def cosine(a: np.ndarray, b: np.ndarray) -> float | None:
+    """None where one of them is zero."""
+    size = np.linalg.norm(a) * np.linalg.norm(b)
+    return float(a @ b / size) if size else None
+
+
+def ratio(a: np.ndarray, b: np.ndarray) -> float | None:
+    """|a| / |b|, None where b is zero."""
+    size = np.linalg.norm(b)
+    return float(np.linalg.norm(a) / size) if size else None

@@ -157,7 +157,8 @@ STYLES: dict[str, Callable[[Paired], Coefficients | None]] = {
 
 
 def search(problem: Problem) -> None:
-    """Score one candidate of each style, within the box; the notes say each style's fit."""
+    """Score one candidate of each style, within the box; the notes say each style's fit (None: broken pictures)."""
     paired = Paired.of(problem.moments(), problem.table, problem.prediction)
     found = {name: style(paired) for name, style in STYLES.items()}
-    problem.notes["styles"] = {n: problem.score(clipped(c)) if c else "no formula" for n, c in found.items()}
+    fits = {n: problem.score(clipped(c)) for n, c in found.items() if c}
+    problem.notes["styles"] = {n: f if np.isfinite(f) else None for n, f in fits.items()}

@@ -14,6 +14,8 @@ from qsched_edge.errors import MetricError
 from qsched_edge.intervals import Interval, paired_difference
 from qsched_edge.jaq.loss import Loss, Scores
 
+BROKEN = -1e6  # the loss of proposals whose held-out pictures are not finite: no other is as low
+
 
 @dataclass(frozen=True)
 class Verdict:
@@ -56,6 +58,6 @@ def gains(
     before, *after = [s for s, _ in pictures.scores([identity, *(p.coefficients for p in proposals)])]
     if not before.finite:
         raise MetricError("a JAQ term at c = 1 is not finite: the pictures or the scorer are broken")
-    worst = np.full(len(before.quality), -np.inf)
+    worst = np.full(len(before.quality), BROKEN)
     losses = [loss.of(s) if s.finite else worst for s in after]
     return [paired_difference(a, loss.of(before), seed) for a in losses], after, before
