@@ -13,6 +13,7 @@ from qsched_edge.errors import MetricError
 from qsched_edge.jaq.clip import ClipModel
 from qsched_edge.jaq.judge import Judge, TermSettings
 from qsched_edge.jaq.loss import Loss, Scores, weights_of
+from qsched_edge.jaq.reference import reference
 
 JAQ = weights_of("jaq", 2.0)
 PAIR = ("a clean drawing of {prompt}", "a corrupted drawing of {prompt}")
@@ -88,3 +89,52 @@ def test_gradient_agrees_with_finite_differences(judge: Judge) -> None:
 def test_a_missing_scorer_says_what_to_give(tmp_path: Path) -> None:
     with pytest.raises(MetricError, match=r"no open_clip_config\.json"):
         ClipModel.of_folder(tmp_path)
+
+
+def test_metrics_are_named_and_their_missing_weights_say_what_to_fetch(tmp_path: Path) -> None:
+    scorer = str(ROOT / "models/emoji-scorer")
+    with pytest.raises(MetricError, match="unknown metric 'clop': did you mean 'clip'"):
+        Judge(TermSettings(scorer, text_image="clop"))
+    with pytest.raises(MetricError, match=r"hf download xswu/HPSv2 HPS_v2\.1_compressed\.pt"):
+        Judge(TermSettings(scorer, text_image="hps", hps=str(tmp_path / "none.pt")))
+
+
+def test_hps_is_open_clips_vit_h_14_with_the_checkpoint_that_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The plumbing, with a small architecture in the place of the 1 B one and a checkpoint of its random weights."""
+    import open_clip
+    from safetensors.torch import save_file
+
+    from qsched_edge.jaq import hps
+
+    torch.manual_seed(0)
+    monkeypatch.setattr(hps, "ARCHITECTURE", "ViT-S-32-alt")
+    model = open_clip.create_model("ViT-S-32-alt", pretrained=None).eval()
+    save_file(model.state_dict(), tmp_path / "hps.safetensors")
+    term = hps.HPS(TermSettings(hps=str(tmp_path / "hps.safetensors")), "cpu")
+    images = torch.rand(2, 3, 224, 224)
+    mean, std = (
+        torch.tensor(v).reshape(1, 3, 1, 1) for v in (open_clip.OPENAI_DATASET_MEAN, open_clip.OPENAI_DATASET_STD)
+    )
+    with torch.no_grad():
+        image = model.encode_image((images - mean) / std, normalize=True)
+        text = model.encode_text(open_clip.get_tokenizer("ViT-S-32-alt")(list(PROMPTS)), normalize=True)
+        np.testing.assert_allclose(term(images, PROMPTS), (image * text).sum(1), atol=1e-5)
+
+
+def test_losses_weigh_the_terms_they_name() -> None:
+    a, b = random_scores(0), random_scores(1)
+    for loss, column in (("text-image", "text_image"), ("quality", "quality")):
+        before, after = getattr(a, column), getattr(b, column)
+        expected = (after - before.mean()) / before.std()
+        np.testing.assert_allclose(Loss.against(a, weights_of(loss, 2.0)).of(b), expected)
+    with pytest.raises(MetricError, match="give --reference"):
+        Loss.against(a, weights_of("reference", 2.0))
+
+
+def test_the_reference_term_is_minus_the_mean_squared_distance() -> None:
+    x, y = np.random.default_rng(0).normal(size=(2, 3, 4, 5, 5))
+    expected = [-np.mean((a - b) ** 2) for a, b in zip(x, y, strict=True)]
+    np.testing.assert_allclose(reference(x, y), expected)
+    np.testing.assert_allclose(reference(torch.from_numpy(x), torch.from_numpy(y)).numpy(), expected)
