@@ -10,7 +10,7 @@ import scipy.optimize
 from qsched_runtime import Coefficients, ScheduleTable
 
 from qsched_edge.calibrate.budget import Budget
-from qsched_edge.calibrate.closed import Paired, affine_channel, dns, epsilon_shift, flow_shift, ptqd, q_drift
+from qsched_edge.calibrate.closed import Paired, Prediction, affine_channel, dns, landing, ptqd, q_drift
 from qsched_edge.calibrate.jobs import Drawn, Job
 from qsched_edge.calibrate.journal import Journal
 from qsched_edge.calibrate.pairs import sums
@@ -147,13 +147,13 @@ def test_a_budget_of_time_counts_the_seconds_of_the_answers(tmp_path: Path) -> N
 
 def test_the_last_steps_pair_costs_no_pass(tmp_path: Path) -> None:
     problem = problem_in(tmp_path / "j")
-    before = problem.passes
+    before = problem.books.passes
     problem.score(Coefficients(np.ones(4), np.array([1, 1, 1, 1.1])))
-    assert problem.passes == before
+    assert problem.books.passes == before
     problem.score(Coefficients(np.ones(4), np.array([1, 1, 1.1, 1])))
-    assert problem.passes == before + 20
+    assert problem.books.passes == before + 20
     problem.score(Coefficients(np.ones(4), np.array([1, 1, 1.1, 0.9])))
-    assert problem.passes == before + 20
+    assert problem.books.passes == before + 20
 
 
 def paired(
@@ -165,7 +165,7 @@ def paired(
         x, e = rng.normal(size=(2, 64, CHANNELS, 16, 16))
         q = (1 + k) * e + np.array(mu)[:, None, None] + noise * rng.normal(size=e.shape)
         rows.append(sums(x, e, q))
-    return Paired.of(np.stack(rows, axis=1), table, prediction)
+    return Paired.of(np.stack(rows, axis=1), table, Prediction.of(prediction, table))
 
 
 def test_ptqd_undoes_an_affine_error_exactly() -> None:
@@ -184,27 +184,43 @@ def test_affine_is_numpys_least_squares() -> None:
     x, e = rng.normal(size=(2, 500, 1, 4, 4))
     q = 0.8 * e + 0.1 * x + 0.03 + 0.2 * rng.normal(size=e.shape)
     one = ScheduleTable(*[np.array([v]) for v in (0.0, 1.0, 0.9, -0.3, 0.0, 1.0, 2.0)], 1.0)  # type: ignore[arg-type]
-    found = affine_channel(Paired.of(sums(x, e, q)[:, None], one, "epsilon"))
+    found = affine_channel(Paired.of(sums(x, e, q)[:, None], one, Prediction.of("epsilon", one)))
     alpha, beta, gamma = np.linalg.lstsq(np.stack([q.ravel(), x.ravel(), np.ones(q.size)], 1), e.ravel(), rcond=None)[0]
     assert found.c_eps.item() == pytest.approx(alpha)
     assert found.c_x.item() == pytest.approx(1 - 0.3 * beta / 0.9)
     assert np.asarray(found.bias).item() == pytest.approx(-0.3 * gamma)
 
 
+LEVELS = {  # alpha, sigma before the step; alpha, sigma after it
+    "epsilon": (0.3, np.sqrt(1 - 0.09), 0.6, 0.8),
+    "v_prediction": (0.3, np.sqrt(1 - 0.09), 0.6, 0.8),
+    "sample": (0.3, np.sqrt(1 - 0.09), 0.6, 0.8),
+    "flow": (0.3, 0.7, 0.6, 0.4),
+}
+
+
+@pytest.mark.parametrize("kind", LEVELS)
 @pytest.mark.parametrize("v", [1e-4, 1e-3, 1e-2])
-def test_dns_lands_at_the_noise_level_it_aims_for(v: float) -> None:
-    """Simulated: a step with c_eps, then the residual's variance on top, has the target's noise."""
-    s, target = 3.0, 2.0
-    c_x, gain = epsilon_shift(s, target, v)
-    moved = s + gain * (target - s)  # the coefficient of the true noise after the step
-    assert np.hypot(moved, np.sqrt(v) * (target - s) * gain) == pytest.approx(target)
-    assert (c_x, gain > 1) == (1.0, True)
-    sigma, target = 0.7, 0.4
-    c_x, gain = flow_shift(sigma, target, v)
-    clean, noise = c_x * (1 - sigma) - gain * (target - sigma), c_x * sigma + gain * (target - sigma)
-    spread = np.hypot(noise, np.sqrt(v) * gain * (target - sigma))
-    assert clean + spread == pytest.approx(1.0)  # on the path of flow matching again
-    assert spread == pytest.approx(target)
+def test_dns_reaches_full_precisions_signal_and_noise(kind: str, v: float) -> None:
+    """A deterministic step between two levels: full precision lands there, and so does the corrected step."""
+    alpha, sigma, alpha_next, sigma_next = LEVELS[kind]
+    row = ScheduleTable(*[np.array([c]) for c in (0.0, 1.0, 1.0, 1.0, 0.0, alpha, sigma)], 1.0)  # type: ignore[arg-type]
+    of_noise, of_signal = (float(c[0]) for c in Prediction.of(kind, row)[2:])
+    a, b = np.linalg.solve([[alpha, of_signal], [sigma, of_noise]], [alpha_next, sigma_next])
+    c_x, gain = landing(a, b, alpha, sigma, of_noise, of_signal, v)
+    assert a * alpha * c_x + b * of_signal * gain == pytest.approx(alpha_next)
+    noise = np.hypot(a * sigma * c_x + b * of_noise * gain, b * gain * np.sqrt(v))
+    assert noise == pytest.approx(sigma_next)
+    assert landing(a, b, alpha, sigma, of_noise, of_signal, 0.0) == pytest.approx((1.0, 1.0))
+
+
+def test_dns_is_its_papers_formula_for_epsilon() -> None:
+    """s'^2 + v (s' - s)^2 = target^2, c_eps (1 + k) = (s' - s) / (target - s), solved by scipy."""
+    s, target, v = 3.0, 2.0, 0.01
+    aim = scipy.optimize.brentq(lambda y: y**2 + v * (y - s) ** 2 - target**2, 0, target)
+    expected = (aim - s) / (target - s)
+    assert landing(1.0, target - s, 1.0, s, 1.0, 0.0, v) == pytest.approx((1.0, expected))
+    assert expected > 1
 
 
 def test_closed_forms_never_weaken_the_denoising_that_noise_asks_for() -> None:
@@ -214,4 +230,4 @@ def test_closed_forms_never_weaken_the_denoising_that_noise_asks_for() -> None:
     assert shifted is not None
     assert (drift.c_eps > 1).all()
     assert (shifted.c_eps[:3] > 1).all()
-    assert dns(paired(0.0, [0.0, 0.0], 0.3, "v_prediction")) is None
+    assert q_drift(paired(0.0, [0.0, 0.0], 0.3, "sample")) is None

@@ -35,7 +35,7 @@ def gradient_quality(problem: Problem) -> dict[str, Any]:
 
 
 def passes_of(candidates: list[Coefficients], problem: Problem) -> int:
-    ledger = Ledger(problem.ledger.bytes_each)
+    ledger = Ledger(problem.books.ledger.bytes_each)
     return sum(ledger.charge(0, problem.pictures.drawn.sizes[0], problem.table.folded(c)) for c in candidates)
 
 

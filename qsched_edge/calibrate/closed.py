@@ -5,9 +5,10 @@ V, v = V / (1 + k)^2:
 
 - ptqd (arXiv 2305.10657): e is read back as (q - mu) / (1 + k). The paper's code subtracts q - e, as is done here; a
   correction of the other sign doubles the error.
-- dns (ICML 2026, yang26aa): ptqd, and a step that aims below its noise level by what the residual adds to it.
-- q-drift (arXiv 2603.18095): the same aim to first order, for each channel, c_eps = 1 + V |h| / (2 s) for a step of
-  size h from noise level s. It is above one whichever way h is signed: added noise asks for more denoising.
+- dns (ICML 2026, yang26aa): ptqd, and a step whose signal and noise, the residual's included, are those that full
+  precision would reach; here for whatever the network predicts (`Prediction`).
+- q-drift (arXiv 2603.18095): the same aim to first order, for each channel, on c_eps alone. It is above one whichever
+  way a step is signed: added noise asks for more denoising.
 - affine, affine-channel: the least-squares fit e = alpha q + beta x + gamma, for all channels together or for each.
 """
 
@@ -15,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from qsched_runtime import Coefficients
@@ -23,20 +25,44 @@ from qsched_runtime.schedule import ScheduleTable
 from qsched_edge.calibrate.pairs import MOMENTS
 from qsched_edge.calibrate.search import Problem
 from qsched_edge.calibrate.space import clipped
+from qsched_edge.errors import RequestError, unknown_name
+
+
+class Prediction(NamedTuple):
+    """x = alpha x0 + sigma eps at the begin of each step, and e = of_signal x0 + of_noise eps, float64 [steps]."""
+
+    alpha: np.ndarray
+    sigma: np.ndarray
+    of_noise: np.ndarray
+    of_signal: np.ndarray
+
+    @classmethod
+    def of(cls, kind: str, table: ScheduleTable) -> Prediction:
+        """`kind` is "flow" or one of diffusers' prediction types; raises RequestError for others."""
+        alpha, sigma = table.start_x0, table.start_noise
+        one, size = np.ones_like(alpha), np.hypot(alpha, sigma)
+        known = {
+            "epsilon": (one, 0 * one),
+            "sample": (0 * one, one),
+            "v_prediction": (alpha / size, -sigma / size),
+            "flow": (one, -one),
+        }
+        if kind not in known:
+            raise RequestError(unknown_name("prediction type", kind, known))
+        return cls(alpha, sigma, *known[kind])
 
 
 @dataclass(frozen=True)
 class Paired:
-    """Centred moments of x, e and q float64 [steps, channels], and the table they belong to. `prediction` is what
-    the network predicts: "epsilon", "flow" or another name, for which there is no formula in noise levels."""
+    """Centred moments of x, e and q float64 [steps, channels], the table they belong to and what e predicts."""
 
     table: ScheduleTable
-    prediction: str
+    prediction: Prediction
     mean: dict[str, np.ndarray]
     covariance: dict[str, np.ndarray]
 
     @classmethod
-    def of(cls, moments: np.ndarray, table: ScheduleTable, prediction: str) -> Paired:
+    def of(cls, moments: np.ndarray, table: ScheduleTable, prediction: Prediction) -> Paired:
         m = dict(zip(MOMENTS, moments, strict=True))
         mean = {n: m[n] / m["count"] for n in "xeq"}
         covariance = {n: m[n] / m["count"] - mean[n[0]] * mean[n[1]] for n in ("xx", "ee", "qq", "xe", "xq", "eq")}
@@ -63,70 +89,50 @@ class Paired:
     def b(self) -> np.ndarray:
         return self.table.b[:, None]
 
-    def levels(self) -> tuple[np.ndarray, np.ndarray] | None:
-        """(s, target): the noise level in units of the clean picture at each step's begin, and the one that the
-        step's deterministic part aims at; sigma itself for flows. None where there is no formula."""
-        t = self.table
-        if self.prediction == "flow":
-            return t.start_noise, t.start_noise + t.b
-        if self.prediction != "epsilon":
-            return None
-        s, scale = t.start_noise / t.start_x0, t.a * t.start_x0
-        target = s + t.b / scale
-        return s, np.where(np.abs(target) < 1e-3 * s, 0.0, target)
-
 
 def ptqd(p: Paired) -> Coefficients:
     return Coefficients(np.ones(len(p.table)), 1 / p.slope[:, 0], -p.b * p.offset / p.slope)
 
 
-def dns(p: Paired) -> Coefficients | None:
-    levels = p.levels()
-    if levels is None:
-        return None
-    shift = flow_shift if p.prediction == "flow" else epsilon_shift
-    c_x, gain = np.array([shift(*row) for row in zip(*levels, p.residual, strict=True)]).T
+def dns(p: Paired) -> Coefficients:
+    """c_x, c_eps of each step such that a c_x x + b c_eps e has full precision's signal A and, with the residual's
+    variance added, its noise S. A step that reaches no noise, or one that cannot, stays as it is."""
+    rows = zip(p.table.a, p.table.b, *p.prediction, p.residual, strict=True)
+    c_x, gain = np.array([landing(*row) for row in rows]).T
     c_eps = gain / p.slope[:, 0]
     return Coefficients(c_x, c_eps, -p.b * p.offset * c_eps[:, None])
 
 
-def epsilon_shift(s: float, target: float, v: float) -> tuple[float, float]:
-    """(c_x, c_eps (1 + k)) that land at `target` when the step adds (s' - s)^2 v: s'^2 + v (s' - s)^2 = target^2.
+def landing(
+    a: float, b: float, alpha: float, sigma: float, of_noise: float, of_signal: float, v: float
+) -> tuple[float, float]:
+    """(c_x, c_eps (1 + k)) of one step, from x = alpha x0 + sigma eps and e = of_signal x0 + of_noise eps:
 
-    A step that lands at zero noise, or one that no aim brings there, stays as it is.
+        a alpha c_x + b of_signal c = A        (a sigma c_x + b of_noise c)^2 + b^2 v c^2 = S^2
+
+    The first gives c_x, so that the noise is n0 + n1 c and the second is a quadratic in c.
     """
-    root = v**2 * s**2 - (1 + v) * (v * s**2 - target**2)
-    if target <= 0 or root < 0:
+    signal, noise = a * alpha + b * of_signal, a * sigma + b * of_noise
+    if a * alpha < 1e-6 or noise < 1e-2 * a * sigma:
         return 1.0, 1.0
-    aim = (v * s + np.sqrt(root)) / (1 + v)
-    return 1.0, (aim - s) / (target - s)
-
-
-def flow_shift(sigma: float, target: float, v: float) -> tuple[float, float]:
-    """The same for flow matching: with r = sqrt(s'^2 + (s' - sigma)^2 v) and C = 1 - s' + r, r / C = target."""
-    from scipy.optimize import brentq
-
-    def noise(aim: float) -> float:
-        return float(np.sqrt(aim**2 + (aim - sigma) ** 2 * v))
-
-    def miss(aim: float) -> float:
-        return noise(aim) / (1 - aim + noise(aim)) - target
-
-    if target <= 1e-6 or miss(0.0) > 0 or miss(target) < 0:
+    n0, n1 = sigma * signal / alpha, b * (of_noise - of_signal * sigma / alpha)
+    square, linear, rest = n1**2 + b**2 * v, 2 * n0 * n1, n0**2 - noise**2
+    if linear**2 < 4 * square * rest:
         return 1.0, 1.0
-    aim = brentq(miss, 0.0, target, xtol=1e-12)
-    scale = 1 - aim + noise(aim)
-    return 1 / scale, (aim - sigma) / (scale * (target - sigma))
+    root = np.sqrt(linear**2 - 4 * square * rest)
+    c = min(((-linear + sign * root) / (2 * square) for sign in (1, -1)), key=lambda c: abs(c - 1))
+    return (signal - b * of_signal * c) / (a * alpha), c
 
 
 def q_drift(p: Paired) -> Coefficients | None:
-    levels = p.levels()
-    if levels is None:
+    """c_eps = 1 + b^2 V / (2 |b of_noise| a sigma): h of the paper is b of_noise, its noise level a sigma."""
+    t, e = p.table, p.prediction
+    if not e.of_noise.all() or not t.a.all():
         return None
-    s, target = levels
     c = p.covariance
     variance = c["qq"] - 2 * c["eq"] + c["ee"]
-    return Coefficients(np.ones(len(p.table)), 1 + variance * (np.abs(target - s) / (2 * s))[:, None])
+    gain = np.abs(t.b / e.of_noise) / (2 * np.abs(t.a) * e.sigma)
+    return Coefficients(np.ones(len(t)), 1 + variance * gain[:, None])
 
 
 def affine(p: Paired) -> Coefficients:
@@ -158,7 +164,7 @@ STYLES: dict[str, Callable[[Paired], Coefficients | None]] = {
 
 def search(problem: Problem) -> None:
     """Score one candidate of each style, within the box; the notes say each style's fit (None: broken pictures)."""
-    paired = Paired.of(problem.moments(), problem.table, problem.prediction)
+    paired = Paired.of(problem.moments(), problem.table, Prediction.of(problem.prediction, problem.table))
     found = {name: style(paired) for name, style in STYLES.items()}
     fits = {n: problem.score(clipped(c)) for n, c in found.items() if c}
-    problem.notes["styles"] = {n: f if np.isfinite(f) else None for n, f in fits.items()}
+    problem.books.notes["styles"] = {n: f if np.isfinite(f) else None for n, f in fits.items()}

@@ -39,13 +39,15 @@ class Drawn:
 
 @dataclass(frozen=True)
 class Setup:
-    """All that a worker needs to build its objectives; `full` is the 32-bit bundle."""
+    """All that a worker needs to build its objectives; `full` is the 32-bit bundle, for paired passes and, if `compare`
+    is set, for the reference term."""
 
     bundle: Path
     steps: int
     terms: TermSettings
     vae: Path
     full: Path | None = None
+    compare: bool = False
     device: str = "cpu"
     providers: tuple[str, ...] = ("CPUExecutionProvider",)
     threads: int | None = None
@@ -92,8 +94,9 @@ class Worker:
     def objective(self, drawn: Drawn) -> Objective:
         if drawn not in self.objectives:
             self.objectives[drawn] = Objective(
-                self.sampler, self.judge, drawn.prompts, drawn.first_seed, self.setup.steps, self.full
-            )
+                self.sampler, self.judge, drawn.prompts, drawn.first_seed, self.setup.steps, self.full,
+                self.setup.compare,
+            )  # fmt: skip
         return self.objectives[drawn]
 
     def do(self, job: Job) -> dict[str, Any]:

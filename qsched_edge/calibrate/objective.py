@@ -58,14 +58,16 @@ class RememberingSampler(Sampler):
 class Objective:
     """Pictures for fixed prompts and fixed noise: candidates differ in nothing but their coefficients.
 
-    Picture i gets seed `first_seed + i`. `full` is the full-precision sampler that the reference term compares with.
+    Picture i gets seed `first_seed + i`. `full` is the full-precision sampler, for paired passes and, if `compare` is
+    set, for the reference term of every picture.
     """
 
     def __init__(
         self, sampler: Sampler, judge: Judge, prompts: Sequence[str], first_seed: int, steps: int,
-        full: Sampler | None = None,
+        full: Sampler | None = None, compare: bool = False,
     ) -> None:  # fmt: skip
         self.sampler, self.judge, self.steps, self.full = RememberingSampler(sampler), judge, steps, full
+        self.compare = compare
         self.targets: dict[tuple[int, ...], np.ndarray] = {}
         self.batches = []
         for start in range(0, len(prompts), BATCH):
@@ -87,8 +89,8 @@ class Objective:
         return self.trajectory(own, Coefficients.identity(self.steps), self.full)
 
     def target(self, batch: Batch) -> np.ndarray | None:
-        """Full precision's last latents, drawn once; None without a full-precision model."""
-        if self.full is None:
+        """Full precision's last latents, drawn once; None where nothing is compared with them."""
+        if not self.compare:
             return None
         if batch.seeds not in self.targets:
             *_, last = self.full_precision(batch)

@@ -21,7 +21,7 @@ from qsched_edge.calibrate.journal import Journal
 from qsched_edge.calibrate.pictures import Pictures
 from qsched_edge.calibrate.record import BOUNDS, Result, candidate_json
 from qsched_edge.calibrate.safeguards import collapse, saturation, warnings_of
-from qsched_edge.calibrate.search import Problem, Proposal, propose
+from qsched_edge.calibrate.search import STARTED, Problem, Proposal, propose
 from qsched_edge.calibrate.settings import Settings
 from qsched_edge.calibrate.verdicts import Verdict, choose, judge, ships
 from qsched_edge.errors import BundleError, QSchedError
@@ -104,20 +104,23 @@ def calibrate(
 
 
 def open_workshop(
-    folder: Path, settings: Settings, prompts: Path | None, heldout: Path | None, model: str | None, journal: Path
-) -> Workshop:
-    """Read and check all inputs, start the engine, draw the fitting pictures at c = 1."""
+    folder: Path, settings: Settings, prompts: Path | None, heldout: Path | None, model: str | None, journal: Path,
+    compare: bool = False,
+) -> Workshop:  # fmt: skip
+    """Read and check all inputs, start the engine, draw the fitting pictures at c = 1; `compare` them with full
+    precision's even if the loss does not ask for it."""
     manifest = manifests.read(folder)
     spec = resolve(model or manifest.raw["provenance"]["recipe"])
     sets = (
         read_prompts(prompts or recipe_path(spec.recipe, "prompts")),
         read_prompts(heldout or recipe_path(spec.recipe, "heldout")),
     )
-    drawn, setup = drawn_of(settings, *sets), setup_of(folder, manifest, spec, settings)
+    drawn, setup = drawn_of(settings, *sets), setup_of(folder, manifest, spec, settings, compare)
     values = {n: v for n, v in asdict(settings).items() if n not in (*SEARCH_OPTIONS, *PLACE_OPTIONS)}
     stamp = {
         "settings": values, "backbone": bundles.backbone_hash(manifest), "prompts": [s.sha256 for s in sets],
-        "scorer": scorer_hash(setup.terms), "terms": asdict(setup.terms), "model": str(spec.folder),
+        "compare": setup.compare, "scorer": scorer_hash(setup.terms), "terms": asdict(setup.terms),
+        "model": str(spec.folder),
     }  # fmt: skip
     engine: Engine = lookup(ENGINES[settings.engine])(setup, Cluster(settings.ray_address, settings.workers))
     nothing = Scores(np.zeros(0), np.zeros(0))
@@ -126,7 +129,7 @@ def open_workshop(
     return replace(shop, identity=identity)
 
 
-def setup_of(folder: Path, manifest: manifests.Manifest, spec: ModelSpec, settings: Settings) -> Setup:
+def setup_of(folder: Path, manifest: manifests.Manifest, spec: ModelSpec, settings: Settings, compare: bool) -> Setup:
     steps = settings.steps or manifest.default_steps
     if steps not in manifest.schedules:
         raise BundleError(f"no schedule for {steps} steps: this bundle has {sorted(manifest.schedules)}")
@@ -134,7 +137,8 @@ def setup_of(folder: Path, manifest: manifests.Manifest, spec: ModelSpec, settin
         check_reference(settings.reference, manifest)
     return Setup(
         folder.resolve(), steps, terms_of(spec.recipe, settings), spec.part("vae"),
-        settings.reference and settings.reference.resolve(), settings.device, settings.providers, settings.threads,
+        settings.reference and settings.reference.resolve(), compare or settings.loss == "reference",
+        settings.device, settings.providers, settings.threads,
     )  # fmt: skip
 
 
@@ -179,7 +183,7 @@ def search_all(shop: Workshop, loss: Loss, quiet: bool) -> list[Proposal]:
     for name in shop.settings.searches:
         with progress.bar(name, None, "passes", quiet) as advance:
             problem = shop.problem(loss, advance)
-            if proposals and shop.settings.start == "closed":
+            if name in STARTED and shop.settings.start == "closed":
                 problem = started(problem, proposals[0])
             proposals.append(propose(name, problem))
     return proposals
@@ -188,7 +192,7 @@ def search_all(shop: Workshop, loss: Loss, quiet: bool) -> list[Proposal]:
 def started(problem: Problem, first: Proposal) -> Problem:
     """The problem, to begin where another search ended and with that one's passes paid (c = 1 was scored once)."""
     problem.start = first.coefficients
-    problem.passes += first.passes - first.curve[0].passes
+    problem.books.passes += first.passes - first.curve[0].passes
     return problem
 
 

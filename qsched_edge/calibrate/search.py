@@ -12,14 +12,14 @@ from dataclasses import dataclass, field
 
 import numpy as np
 from qsched_runtime import Coefficients
-from qsched_runtime.schedule import FoldedSchedule, ScheduleTable
+from qsched_runtime.schedule import ScheduleTable
 
 from qsched_edge.calibrate.adjoint import extra_passes
 from qsched_edge.calibrate.budget import Budget, BudgetSpent
 from qsched_edge.calibrate.memo import Ledger
 from qsched_edge.calibrate.pairs import MOMENTS
 from qsched_edge.calibrate.pictures import Pictures, key_of
-from qsched_edge.jaq.loss import Loss, Scores
+from qsched_edge.jaq.loss import Loss
 from qsched_edge.lookup import lookup
 
 SEARCHES = {
@@ -31,6 +31,7 @@ SEARCHES = {
     "blackbox": "qsched_edge.calibrate.blackbox:search",
     "closed": "qsched_edge.calibrate.closed:search",
 }
+STARTED = ("free", "channel", "gradient", "blackbox")  # begin at the problem's `start`, the others nowhere
 AUTO = ("gradient",)  # what `auto` runs: see docs/calibration.md for the measurements
 
 
@@ -76,8 +77,42 @@ class Tuning:
 
 
 @dataclass
+class Books:
+    """What one search has spent and learned so far; the fields are those of its `Proposal`."""
+
+    ledger: Ledger
+    passes: int = 0
+    pictures: int = 0
+    seconds: float = 0.0
+    not_finite: int = 0
+    known: dict[str, float] = field(default_factory=dict)  # the fit of every candidate, by its key
+    curve: list[Point] = field(default_factory=list)
+    notes: dict[str, object] = field(default_factory=dict)
+
+    def spend(self, passes: int, pictures: int, seconds: float) -> None:
+        self.passes, self.pictures, self.seconds = (
+            self.passes + passes,
+            self.pictures + pictures,
+            self.seconds + seconds,
+        )
+
+    def enter(self, candidate: Coefficients, fit: float) -> None:
+        self.known[name_of(candidate)] = fit
+        self.not_finite += not math.isfinite(fit)
+        if not self.curve or fit > self.curve[-1].fit:
+            self.curve.append(Point(self.passes, fit, candidate))
+
+
+def name_of(candidate: Coefficients) -> str:
+    return str(key_of(candidate))
+
+
+@dataclass
 class Problem:
-    """Fitting pictures, a loss, a budget, a random stream and where to start; it keeps the books of one search."""
+    """Fitting pictures and a loss, the schedule they are drawn by, a budget, a random stream and where to start.
+
+    c = 1 is scored before the search begins. `books` says what has been spent.
+    """
 
     pictures: Pictures
     loss: Loss
@@ -89,16 +124,10 @@ class Problem:
     prediction: str
     tuning: Tuning = field(default_factory=Tuning)
     advance: Callable[[int], None] = lambda n: None
-    passes: int = 0
-    drawn: int = 0
-    seconds: float = 0.0
-    not_finite: int = 0
-    notes: dict[str, object] = field(default_factory=dict)
-    curve: list[Point] = field(default_factory=list)
+    books: Books = field(init=False)
 
     def __post_init__(self) -> None:
-        self.ledger = Ledger(4 * math.prod(self.latents))
-        self.known: dict[str, float] = {}
+        self.books = Books(Ledger(4 * math.prod(self.latents)))
         self.score(Coefficients.identity(self.steps))
 
     @property
@@ -112,10 +141,6 @@ class Problem:
     @property
     def batches(self) -> int:
         return len(self.pictures.drawn.sizes)
-
-    @property
-    def best(self) -> Point:
-        return self.curve[-1]
 
     def score(self, candidate: Coefficients) -> float:
         """Mean loss over the fitting prompts, more is better; -inf if a picture's terms are not finite."""
@@ -131,7 +156,7 @@ class Problem:
         return found
 
     def _chunk(self, candidates: Sequence[Coefficients]) -> list[float]:
-        new = {str(key_of(c)): c for c in candidates if str(key_of(c)) not in self.known}
+        new = {name_of(c): c for c in candidates if name_of(c) not in self.books.known}
         within, costs = [], []
         for candidate in new.values():
             cost = self._cost(candidate, range(self.batches))
@@ -140,18 +165,11 @@ class Problem:
             within.append(candidate)
             costs.append(cost)
         for candidate, cost, (scores, seconds) in zip(within, costs, self.pictures.scores(within), strict=True):
-            self._enter(candidate, scores, cost, seconds)
+            self._spend(cost, len(scores.quality), seconds)
+            self.books.enter(candidate, float(self.loss.of(scores).mean()) if scores.finite else -math.inf)
         if len(within) < len(new):
             raise BudgetSpent
-        return [self.known[str(key_of(c))] for c in candidates]
-
-    def _enter(self, candidate: Coefficients, scores: Scores, cost: int, seconds: float) -> None:
-        self._spend(cost, len(scores.quality), seconds)
-        fit = float(self.loss.of(scores).mean()) if scores.finite else -math.inf
-        self.not_finite += not scores.finite
-        self.known[str(key_of(candidate))] = fit
-        if not self.curve or fit > self.best.fit:
-            self.curve.append(Point(self.passes, fit, candidate))
+        return [self.books.known[name_of(c)] for c in candidates]
 
     def gradient(self, candidate: Coefficients, batches: Sequence[int]) -> tuple[float, np.ndarray]:
         """(mean loss, its gradient float64 [3, steps, channels] in c_x, c_eps, bias) over some of the batches."""
@@ -173,19 +191,17 @@ class Problem:
         self._spend(cost, 0, seconds)
         return moments
 
-    def folded(self, candidate: Coefficients) -> FoldedSchedule:
-        return self.table.folded(candidate)
-
     def _cost(self, candidate: Coefficients, batches: Sequence[int]) -> int:
-        schedule = self.folded(candidate)
-        return sum(self.ledger.charge(b, self.pictures.drawn.sizes[b], schedule) for b in batches)
+        schedule = self.table.folded(candidate)
+        return sum(self.books.ledger.charge(b, self.pictures.drawn.sizes[b], schedule) for b in batches)
 
     def _too_much(self, cost: int) -> bool:
         """Never for the first candidate, which is c = 1."""
-        return bool(self.curve) and (self.passes + cost > self.budget.passes or self.seconds >= self.budget.seconds)
+        spent, most = self.books, self.budget
+        return bool(spent.curve) and (spent.passes + cost > most.passes or spent.seconds >= most.seconds)
 
     def _spend(self, passes: int, pictures: int, seconds: float) -> None:
-        self.passes, self.drawn, self.seconds = self.passes + passes, self.drawn + pictures, self.seconds + seconds
+        self.books.spend(passes, pictures, seconds)
         self.advance(passes)
 
 
@@ -196,7 +212,9 @@ def propose(name: str, problem: Problem) -> Proposal:
         lookup(SEARCHES[name])(problem)
     except BudgetSpent:
         spent = True
+    books = problem.books
+    best = books.curve[-1]
     return Proposal(
-        name, problem.best.coefficients, problem.best.fit, problem.passes, problem.drawn, problem.seconds, spent,
-        problem.not_finite, problem.notes, tuple(problem.curve),
+        name, best.coefficients, best.fit, books.passes, books.pictures, books.seconds, spent, books.not_finite,
+        books.notes, tuple(books.curve),
     )  # fmt: skip

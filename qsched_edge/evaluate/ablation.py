@@ -96,7 +96,7 @@ def ablate_one(
     manifest = manifests.read(folder)
     spec = resolve(model or manifest.raw["provenance"]["recipe"])
     full = full_precision(spec, manifest, settings.reference or folder.with_name(f"{spec.recipe.name}-w32"), quiet)
-    shop = open_workshop(folder, replace(settings, reference=full), None, None, model, journal)
+    shop = open_workshop(folder, replace(settings, reference=full), None, None, model, journal, compare=True)
     try:
         jaq, budget, found = shop.loss("jaq"), settings.budget, []
         for row in rows_of(settings.fit_prompts):

@@ -57,8 +57,9 @@ class ClipModel:
         except (OSError, RuntimeError, ValueError) as error:
             reason = str(error).splitlines()[0]
             raise MetricError(f"{checkpoint} is no {architecture} checkpoint of open_clip: {reason}") from error
-        tokenize = tokenizer_of(checkpoint.parent / "none", model.context_length)
-        return cls(model, tokenize, open_clip.OPENAI_DATASET_MEAN, open_clip.OPENAI_DATASET_STD, device)
+        return cls(
+            model, built_in(model.context_length), open_clip.OPENAI_DATASET_MEAN, open_clip.OPENAI_DATASET_STD, device
+        )
 
     def image_features(self, images: torch.Tensor) -> torch.Tensor:
         """float32 [B, 3, H, W] in 0..1 -> [B, D] of length one; remembered until other images come."""
@@ -93,6 +94,11 @@ def tokenizer_of(folder: Path, length: int) -> Any:
         vocabulary = json.loads(path.read_text("utf-8"))["model"]["vocab"]
         bos, eos = vocabulary["<|startoftext|>"], vocabulary["<|endoftext|>"]
         return load_tokenizer(path, TokenizerSpec("clip", path.name, length, bos, eos, eos))
+    return built_in(length)
+
+
+def built_in(length: int) -> Any:
+    """open_clip's tokenizer: text -> `length` ids."""
     import open_clip
 
     tokenizer = open_clip.SimpleTokenizer(context_length=length)
