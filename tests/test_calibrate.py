@@ -216,6 +216,7 @@ def test_bad_requests_leave_the_bundle_alone(
         ({"search": ("closed",)}, "give --reference"),
         ({"loss": "reference"}, "give --reference"),
         ({"budget": "5 apples"}, "budget '5 apples' is neither passes nor time"),
+        ({"search": ("channel",), "jacobian": "forward"}, "knows no single channels"),
         ({"device": "tpu"}, "unknown device 'tpu'"),
     ):
         with pytest.raises(RequestError, match=message):

@@ -79,6 +79,6 @@ class BoundGraph:
 
 def as_tensor(value: Any) -> torch.Tensor:
     """An onnxruntime value as a torch tensor over the same memory, by DLPack."""
-    import torch
+    from torch.utils.dlpack import from_dlpack
 
-    return torch.from_dlpack(value._ortvalue.to_dlpack())
+    return from_dlpack(value._ortvalue.to_dlpack())

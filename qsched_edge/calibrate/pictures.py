@@ -36,12 +36,12 @@ class Pictures:
     ) -> tuple[float, np.ndarray, float]:
         """(mean loss, its gradient float64 [3, steps, channels], seconds) over some batches."""
         jobs = [Job("gradient", self.drawn, b, candidate, loss, jacobian) for b in batches]
-        total, gradient, seconds = 0.0, 0.0, 0.0
+        total, seconds, gradient = 0.0, 0.0, np.zeros(())
         for result in self.results(jobs):
             total, seconds = total + result["total"], seconds + result["seconds"]
             gradient = gradient + np.array(result["gradient"])
         count = sum(self.drawn.sizes[b] for b in batches)
-        return total / count, np.asarray(gradient) / count, seconds
+        return total / count, gradient / count, seconds
 
     def moments(self, batch: int, identity: Coefficients) -> tuple[np.ndarray, float]:
         """(paired moments float64 [MOMENTS, steps, channels], seconds) of one batch."""

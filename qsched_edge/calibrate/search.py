@@ -157,7 +157,8 @@ class Problem:
 
     def _chunk(self, candidates: Sequence[Coefficients]) -> list[float]:
         new = {name_of(c): c for c in candidates if name_of(c) not in self.books.known}
-        within, costs = [], []
+        within: list[Coefficients] = []
+        costs: list[int] = []
         for candidate in new.values():
             cost = self._cost(candidate, range(self.batches))
             if self._too_much(sum(costs) + cost):

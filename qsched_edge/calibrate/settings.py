@@ -58,6 +58,8 @@ class Settings:
         for name in ("points", "iterations", "fit_prompts", "heldout_prompts"):
             if getattr(self, name) < 2:
                 raise RequestError(f"{name} {getattr(self, name)} is too few: use 2 or more")
+        if self.jacobian == "forward" and "channel" in self.searches:
+            raise RequestError("jacobian forward knows no single channels: use none or symmetric for search channel")
         check_device(self.device)
         Budget.parse(self.budget)
         if self.reference is None and (self.loss == "reference" or "closed" in (*self.searches, self.start)):

@@ -31,7 +31,7 @@ def surface(axis: Sequence[float], mean: Sequence[Sequence[float]]) -> bytes:
     figure.colorbar(shown, label="fit JAQ")
     s, m = np.unravel_index(values.argmax(), values.shape)
     axes.plot(1, 1, "w+", markersize=12)
-    axes.plot(axis[m], axis[s], "r*", markersize=12)
+    axes.plot(axis[int(m)], axis[int(s)], "r*", markersize=12)
     return png(figure)
 
 

@@ -34,8 +34,8 @@ class Ray:
                 ray.init(log_to_driver=False, include_dashboard=False, configure_logging=False, **options)
             except (ConnectionError, ValueError) as error:
                 raise QSchedError(f"no Ray cluster at {cluster.address!r}: {str(error).splitlines()[0]}") from error
-        actor = ray.remote(num_cpus=1, max_restarts=RESTARTS, max_task_retries=RESTARTS)(Worker)
-        self.actors = [actor.remote(setup) for _ in range(cluster.workers)]
+        actor: Any = ray.remote(num_cpus=1, max_restarts=RESTARTS, max_task_retries=RESTARTS)(Worker)
+        self.actors: list[Any] = [actor.remote(setup) for _ in range(cluster.workers)]
 
     def run(self, jobs: Sequence[Job]) -> Iterator[dict[str, Any]]:
         """All jobs are handed out at once, in turn; a job that raises raises here."""

@@ -69,7 +69,7 @@ class ScheduleTable:
         if len(coefficients.c_x) != len(self):
             raise BundleError(f"coefficients for {len(coefficients.c_x)} steps do not fit a schedule of {len(self)}")
         a, b = per_channel(self.a, coefficients.c_x), per_channel(self.b, coefficients.c_eps)
-        return FoldedSchedule(self, a, b, per_channel(np.ones(len(self)), coefficients.bias))
+        return FoldedSchedule(self, a, b, per_channel(np.ones(len(self)), np.asarray(coefficients.bias)))
 
 
 def finite(name: str, values: Any, ranks: tuple[int, ...]) -> np.ndarray:
