@@ -122,8 +122,13 @@ def write_coefficients(folder: Path, steps: int, coefficients: Coefficients, rec
     raw = manifest.raw
     raw["schedules"][str(steps)] = schedule_json(manifest.schedules[steps], coefficients)
     raw["calibration"][str(steps)] = dict(record)
-    raw["version"] = BIAS_VERSION if any("bias" in s for s in raw["schedules"].values()) else VERSION
+    raw["version"] = version_of(raw["schedules"])
     write_json(folder / NAME, raw)
+
+
+def version_of(schedules: Mapping[str, Any]) -> int:
+    """The format's version: a bias needs a runtime that adds it."""
+    return BIAS_VERSION if any("bias" in s for s in schedules.values()) else VERSION
 
 
 def golden(sampler: Sampler) -> dict[str, Any]:
@@ -151,6 +156,10 @@ def verify(folder: Path) -> Manifest:
     strays = sorted({p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()} - known)
     if strays:
         raise BundleError(f"{strays[0]!r} is in {folder} but not in {NAME}: remove it or make the bundle again")
+    if manifest.raw["version"] != version_of(manifest.raw["schedules"]):
+        raise BundleError(
+            f"{folder} is version {manifest.raw['version']} but its schedules are not: run calibrate again"
+        )
     for steps, table in manifest.schedules.items():
         stored = manifest.raw["schedules"][str(steps)]
         expected = schedule_json(table, manifest.coefficients[steps])

@@ -32,7 +32,7 @@ class Settings:
     jacobian: str = "none"
     check_gradient: bool = True
     fit_prompts: int = 32
-    heldout_prompts: int = 96
+    heldout_prompts: int = 64
     seed: int = 0
     text_image: str = ""
     quality: str = ""
