@@ -12,7 +12,17 @@ from typing import Any
 import numpy as np
 from qsched_runtime import Coefficients, Sampler, ScheduleTable
 from qsched_runtime import manifest as manifests
-from qsched_runtime.manifest import FORMAT, NAME, VERSION, BundleFile, LatentSpec, Manifest, TokenizerSpec, sha256
+from qsched_runtime.manifest import (
+    BIAS_VERSION,
+    FORMAT,
+    NAME,
+    VERSION,
+    BundleFile,
+    LatentSpec,
+    Manifest,
+    TokenizerSpec,
+    sha256,
+)
 from qsched_runtime.noise import ALGORITHM, TorchNoise
 from qsched_runtime.sampler import draw
 from qsched_runtime.tokenize import load_tokenizer
@@ -65,15 +75,21 @@ def manifest_json(
 
 
 def schedule_json(table: ScheduleTable, coefficients: Coefficients) -> dict[str, Any]:
-    """The base table, the two learned columns and, for runtimes that want no arithmetic, their product."""
+    """The base table, the learned columns and, for runtimes that want no arithmetic, their product."""
     folded = table.folded(coefficients)
     return {
         **table_to_json(table),
         "fingerprint": fingerprint(table),
-        "c_x": coefficients.c_x.tolist(),
-        "c_eps": coefficients.c_eps.tolist(),
+        **coefficients_json(coefficients),
         "folded": {"a": columns(folded.a), "b": columns(folded.b)},
     }
+
+
+def coefficients_json(coefficients: Coefficients) -> dict[str, Any]:
+    """c_x, c_eps and, unless it is zero, the bias: [steps] or [steps, channels] each."""
+    found = {"c_x": coefficients.c_x.tolist(), "c_eps": coefficients.c_eps.tolist()}
+    bias = np.asarray(coefficients.bias)
+    return {**found, "bias": bias.tolist()} if bias.any() else found
 
 
 def columns(folded: np.ndarray) -> list[Any]:
@@ -118,7 +134,13 @@ def write_coefficients(folder: Path, steps: int, coefficients: Coefficients, rec
     raw = manifest.raw
     raw["schedules"][str(steps)] = schedule_json(manifest.schedules[steps], coefficients)
     raw["calibration"][str(steps)] = dict(record)
+    raw["version"] = version_of(raw["schedules"])
     write_json(folder / NAME, raw)
+
+
+def version_of(schedules: Mapping[str, Any]) -> int:
+    """The format's version: a bias needs a runtime that adds it."""
+    return BIAS_VERSION if any("bias" in s for s in schedules.values()) else VERSION
 
 
 def golden(manifest: Manifest, folder: Path, network: bool) -> dict[str, Any]:
@@ -158,6 +180,10 @@ def verify(folder: Path) -> Manifest:
     strays = sorted({p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()} - known)
     if strays:
         raise BundleError(f"{strays[0]!r} is in {folder} but not in {NAME}: remove it or make the bundle again")
+    if manifest.raw["version"] != version_of(manifest.raw["schedules"]):
+        raise BundleError(
+            f"{folder} is version {manifest.raw['version']} but its schedules are not: run calibrate again"
+        )
     for steps, table in manifest.schedules.items():
         stored = manifest.raw["schedules"][str(steps)]
         expected = schedule_json(table, manifest.coefficients[steps])

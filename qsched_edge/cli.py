@@ -157,14 +157,35 @@ def calibrate(
     bundle: Bundle,
     prompts: Annotated[Path | None, typer.Option(help="Prompt file to fit on (default: the recipe's).")] = None,
     heldout: Annotated[Path | None, typer.Option(help="Prompt file that decides (default: the recipe's).")] = None,
-    search: Annotated[str, typer.Option(help="Search: gradient, grid or both.")] = "both",
+    search: Annotated[
+        list[str], typer.Option(help="auto, all, closed, grid, line, free, channel, gradient or blackbox; repeatable.")
+    ] = ["auto"],  # noqa: B006 (typer reads it, nobody writes to it)
+    loss: Annotated[
+        str, typer.Option(help="jaq, text-image, quality or reference (full precision's latents).")
+    ] = "jaq",
     k: Annotated[float, typer.Option(help="JAQ = TC + k IQ.")] = 2.0,
     steps: Annotated[int | None, typer.Option(help="Step count to calibrate (default: the bundle's).")] = None,
+    budget: Annotated[str, typer.Option(help="Most passes (20000) or time (90s, 5m) that one search takes.")] = "",
+    start: Annotated[
+        str, typer.Option(help="identity, or closed: free, gradient and blackbox start there.")
+    ] = "identity",
     points: Annotated[int, typer.Option(help="Grid points per axis.")] = 7,
     iterations: Annotated[int, typer.Option(help="Gradient iterations.")] = 24,
+    jacobian: Annotated[str, typer.Option(help="The network's: none, symmetric or forward.")] = "none",
+    check_gradient: Annotated[bool, typer.Option(help="Compare the gradient with finite differences.")] = True,
     fit_prompts: Annotated[int, typer.Option(help="Prompts to fit on.")] = 32,
-    heldout_prompts: Annotated[int, typer.Option(help="Held-out prompts that decide.")] = 64,
+    heldout_prompts: Annotated[int, typer.Option(help="Held-out prompts that choose and decide.")] = 64,
     seed: Annotated[int, typer.Option(help="Seed of all noise and choices.")] = 0,
+    text_image: Annotated[str, typer.Option(help="TC's metric: clip, hps (default: the recipe's).")] = "",
+    quality: Annotated[str, typer.Option(help="IQ's metric: clip-iqa, pyiqa:NAME (default: the recipe's).")] = "",
+    reference: Annotated[
+        Path | None, typer.Option(help="32-bit bundle of the same weights, for closed forms.", show_default=False)
+    ] = None,
+    device: Annotated[str, typer.Option(help="cpu or cuda, for network and scorer alike.")] = "cpu",
+    engine: Annotated[str, typer.Option(help="local, or ray to use several processes or machines.")] = "local",
+    ray_address: Annotated[str, typer.Option(help="Ray cluster to join (default: one on this machine).")] = "",
+    workers: Annotated[int, typer.Option(help="Ray workers.")] = 2,
+    threads: Annotated[int | None, typer.Option(help="onnxruntime's threads (default: its own choice).")] = None,
     model: Annotated[str | None, typer.Option("-m", "--model", help="Recipe or folder the bundle came from.")] = None,
     provider: Provider = CPU,
     quiet: Quiet = False,
@@ -172,7 +193,11 @@ def calibrate(
 ) -> None:
     """Learn c_x and c_eps on the quantized graph and write them into the bundle; identity always competes."""
     stage = load("qsched_edge.calibrate.run", "calibrate")
-    settings = stage.Settings(search, k, steps, points, iterations, fit_prompts, heldout_prompts, seed, tuple(provider))
+    settings = stage.Settings(
+        tuple(search), loss, k, steps, budget, start, points, iterations, jacobian, check_gradient, fit_prompts,
+        heldout_prompts, seed, text_image, quality, reference, device, tuple(provider), engine, ray_address, workers,
+        threads,
+    )  # fmt: skip
     result = stage.calibrate(bundle, settings, prompts, heldout, model, quiet)
     show(result.record, as_json, result.table())
 
@@ -197,6 +222,38 @@ def evaluate(
     stage = load("qsched_edge.evaluate.run", "evaluate")
     settings = stage.Settings(count, seeds, tuple(provider))
     report = stage.evaluate(bundle, output, settings, prompts, model, force, quiet, reference)
+    show(report, as_json, stage.text_table(report) + f"\n{output / 'report.html'}")
+
+
+@app.command()
+def ablate(
+    bundles: Annotated[list[Path], typer.Argument(help="Folders of bundles, such as W4A16 and W3A16 of one model.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="Folder for report.json and report.html.")],
+    points: Annotated[int, typer.Option(help="Grid points per axis; the grid's passes are every search's budget.")] = 7,
+    budget: Annotated[str, typer.Option(help="Another budget for each search: passes (20000) or time (5m).")] = "",
+    iterations: Annotated[int, typer.Option(help="Gradient iterations.")] = 24,
+    fit_prompts: Annotated[int, typer.Option(help="Prompts to fit on.")] = 32,
+    heldout_prompts: Annotated[int, typer.Option(help="Held-out prompts that measure.")] = 64,
+    k: Annotated[float, typer.Option(help="JAQ = TC + k IQ.")] = 2.0,
+    seed: Annotated[int, typer.Option(help="Seed of all noise and choices.")] = 0,
+    model: Annotated[str | None, typer.Option("-m", "--model", help="Recipe or folder the bundles came from.")] = None,
+    reference: Annotated[
+        Path | None, typer.Option(help="32-bit bundle of the same weights (default: NAME-w32 beside the bundle).")
+    ] = None,
+    device: Annotated[str, typer.Option(help="cpu or cuda, for network and scorer alike.")] = "cpu",
+    threads: Annotated[int | None, typer.Option(help="onnxruntime's threads (default: its own choice).")] = None,
+    force: Force = False,
+    quiet: Quiet = False,
+    as_json: Json = False,
+) -> None:
+    """What each search, loss, column and number of prompts is worth: held-out gains, curves and pictures."""
+    calibration = load("qsched_edge.calibrate.settings", "calibrate")
+    stage = load("qsched_edge.evaluate.ablation", "evaluate")
+    settings = calibration.Settings(
+        points=points, budget=budget, iterations=iterations, fit_prompts=fit_prompts, heldout_prompts=heldout_prompts,
+        k=k, seed=seed, reference=reference, device=device, threads=threads,
+    )  # fmt: skip
+    report = stage.ablate(bundles, output, settings, model, force, quiet)
     show(report, as_json, stage.text_table(report) + f"\n{output / 'report.html'}")
 
 

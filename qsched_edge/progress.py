@@ -8,8 +8,11 @@ from contextlib import contextmanager
 
 
 @contextmanager
-def bar(title: str, total: int, unit: str, quiet: bool = False) -> Iterator[Callable[[int], None]]:
-    """Yields `advance(n)`; `total` and `n` count `unit`s. A bar that is not on a terminal prints its end only."""
+def bar(title: str, total: int | None, unit: str, quiet: bool = False) -> Iterator[Callable[[int], None]]:
+    """Yields `advance(n)`; `total` (None: not known) and `n` count `unit`s.
+
+    A bar that is not on a terminal prints its end only.
+    """
     from tqdm import tqdm
 
     shown = tqdm(

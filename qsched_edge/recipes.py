@@ -50,7 +50,10 @@ class Recipe:
     prompts: str = ""
     heldout: str = ""
     scorer: str = ""
+    text_image: str = "clip"
+    quality: str = "clip-iqa"
     quality_prompts: tuple[str, str] = ("Good photo.", "Bad photo.")
+    hps: str = ""
     evaluator: str = ""
     folder: Path = Path()
 

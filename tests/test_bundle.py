@@ -4,11 +4,12 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
-from qsched_runtime import BundleError, Sampler
+from qsched_runtime import BundleError, Coefficients, Sampler
 from qsched_runtime import manifest as manifests
 
-from qsched_edge.bundle import bundle_bytes, verify
+from qsched_edge.bundle import bundle_bytes, verify, write_coefficients
 
 
 @pytest.fixture
@@ -77,7 +78,7 @@ def test_symbolic_links_are_refused(copy: Path, tmp_path: Path) -> None:
         (lambda raw: raw.update(format="zip"), "use a matching runtime"),
         (lambda raw: raw.update(version=99), "use a matching runtime"),
         (lambda raw: raw.pop("latents"), "malformed"),
-        (lambda raw: raw["schedules"]["4"].update(c_x=[1.0]), "1 steps"),
+        (lambda raw: raw["schedules"]["4"].update(c_x=[1.0]), r"\[1, 4, 1\] steps"),
         (lambda raw: raw["schedules"]["4"].update(a=[1.0, "x", 1.0, 1.0]), "malformed"),
         (lambda raw: raw["noise"].update(algorithm="philox"), "noise algorithm 'philox'"),
         (lambda raw: raw["components"]["unet"].update(file="unet/other.onnx"), "not listed"),
@@ -99,6 +100,27 @@ def test_a_folder_without_manifest_and_a_foreign_json_are_refused(tmp_path: Path
         (tmp_path / "qsched.json").write_text(text, "latin-1")
         with pytest.raises(BundleError):
             manifests.read(tmp_path)
+
+
+def test_a_bias_makes_version_2_and_is_added_to_each_channel(copy: Path) -> None:
+    before = Sampler.from_pretrained(copy)("a red apple", seed=3).latents
+    bias = np.zeros((4, 4))
+    bias[3] = [0.0, 0.01, -0.02, 0.03]  # of the last step, so that nothing else changes
+    write_coefficients(copy, 4, Coefficients(np.ones(4), np.ones(4), bias), {})
+    assert verify(copy).raw["version"] == 2
+    after = Sampler.from_pretrained(copy)("a red apple", seed=3).latents
+    expected = before + bias[3].astype(np.float32)[:, None, None]
+    assert (after == expected).all()
+    write_coefficients(copy, 4, Coefficients.identity(4), {})
+    manifest = verify(copy)
+    assert (manifest.raw["version"], "bias" in manifest.raw["schedules"]["4"]) == (1, False)
+    assert (Sampler.from_pretrained(copy)("a red apple", seed=3).latents == before).all()
+
+
+def test_a_bias_in_a_version_1_bundle_is_found(copy: Path) -> None:
+    edit(copy, lambda raw: raw["schedules"]["4"].update(bias=[0.0, 0.0, 0.0, 0.1]))
+    with pytest.raises(BundleError, match="is version 1 but its schedules are not"):
+        verify(copy)
 
 
 def test_verify_finds_strays_and_a_changed_table(copy: Path) -> None:

@@ -8,10 +8,14 @@ import pytest
 import scipy.linalg
 from conftest import ROOT, cli
 
+from qsched_edge.calibrate.search import SEARCHES
 from qsched_edge.errors import MetricError
 from qsched_edge.evaluate.classifier import Classifier
 from qsched_edge.evaluate.frechet import Frechet, Gaussian
+from qsched_edge.evaluate.page import difference
 from qsched_edge.intervals import interval, paired_difference
+
+GROUPS = ("searches at equal passes", "loss", "columns", "fitting prompts")
 
 
 def test_frechet_agrees_with_scipys_matrix_square_root() -> None:
@@ -74,10 +78,48 @@ def test_report_holds_four_cells_with_intervals_and_pictures(
     same = report["differences"]["quantized, calibrated"]
     assert all(v == 0 for d in same.values() for v in d.values())
     page = (tmp_path / "report/report.html").read_text()
-    assert page.count("data:image/png;base64,") == 4 * 4
+    assert page.count("data:image/png;base64,") == 2 * 4 * 4  # pictures and differences
     assert "http" not in page.split("<table>", 1)[1]
     assert sorted(p.name for p in (tmp_path / "report").iterdir()) == ["report.html", "report.json"]
     assert report["sizes"]["bundle"]["bytes"] < report["sizes"]["bundle"]["fp16_bytes"]
     again = cli(*arguments, "--count", 4, "--seeds", 2)
     assert again.returncode == 1
     assert "--force" in again.stderr
+
+
+def test_ablation_reports_every_search_loss_column_and_prompt_count(
+    bundles: dict[int, Path], recipe: Path, tmp_path: Path
+) -> None:
+    command = (
+        "ablate", bundles[4], "-o", tmp_path / "report", "--model", recipe, "--reference", bundles[32], "--points", 3,
+        "--budget", 60, "--iterations", 2, "--fit-prompts", 3, "--heldout-prompts", 4, "--threads", 1,
+    )  # fmt: skip
+    done = cli(*command, "--json", "--quiet")
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    assert report == json.loads((tmp_path / "report/report.json").read_text())
+    (section,) = report["bundles"].values()
+    groups = {group: [r["name"] for r in section["rows"] if r["group"] == group] for group in GROUPS}
+    assert set(groups["searches at equal passes"]) == set(SEARCHES)
+    assert groups["loss"] == ["jaq", "text-image", "quality", "reference"]
+    assert groups["fitting prompts"] == ["2", "3"]
+    rows = {(r["group"], r["name"]): r for r in section["rows"]}
+    assert all(r["passes"] <= 60 for r in section["rows"])
+    assert rows["columns", "c_x only"]["c_eps"] == [1.0] * 4
+    assert rows["columns", "c_eps only"]["c_x"] == [1.0] * 4
+    assert rows["columns", "c_x and c_eps"]["gains"] == rows["loss", "jaq"]["gains"]  # one search, two questions
+    assert np.shape(section["surface"]["mean"]) == (3, 3)
+    assert section["surface"]["mean"][1][1] == pytest.approx(0.0, abs=1e-9)  # identity in the middle
+    page = (tmp_path / "report/report.html").read_text()
+    assert page.count("data:image/png;base64,") == 3 + 2 * 4 * 6  # plots; pictures and differences of six columns
+    assert sorted(p.name for p in (tmp_path / "report").iterdir()) == ["report.html", "report.json"]
+
+
+def test_difference_images_are_black_where_pictures_agree() -> None:
+    a = np.full((4, 4, 3), 100, np.uint8)
+    b = a.copy()
+    b[0, 0], b[1, 1] = 110, 0
+    found = difference(b, a)
+    assert found[0, 0].tolist() == [30] * 3
+    assert found[1, 1].tolist() == [255] * 3
+    assert found.sum() == 3 * (30 + 255)

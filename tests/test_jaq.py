@@ -11,15 +11,18 @@ from hypothesis import strategies as st
 
 from qsched_edge.errors import MetricError
 from qsched_edge.jaq.clip import ClipModel
-from qsched_edge.jaq.loss import JAQ, Judge, Scores
+from qsched_edge.jaq.judge import Judge, TermSettings
+from qsched_edge.jaq.loss import Loss, Scores, weights_of
+from qsched_edge.jaq.reference import reference
 
+JAQ = weights_of("jaq", 2.0)
 PAIR = ("a clean drawing of {prompt}", "a corrupted drawing of {prompt}")
 PROMPTS = ("a red apple, noto style", "a cat face, fluent style")
 
 
 @pytest.fixture(scope="module")
 def judge() -> Judge:
-    return Judge(ClipModel(ROOT / "models/emoji-scorer"), PAIR)
+    return Judge(TermSettings(str(ROOT / "models/emoji-scorer"), quality_prompts=PAIR))
 
 
 def random_scores(seed: int) -> Scores:
@@ -30,7 +33,7 @@ def random_scores(seed: int) -> Scores:
 @given(st.integers(0, 99), st.floats(0, 5))
 def test_identity_scores_zero_and_weights_are_in_its_spread(seed: int, k: float) -> None:
     identity = random_scores(seed)
-    jaq = JAQ.against(identity, k)
+    jaq = Loss.against(identity, weights_of("jaq", k))
     assert abs(jaq.of(identity).mean()) < 1e-9
     shifted = Scores(identity.text_image + identity.text_image.std(), identity.quality + identity.quality.std())
     np.testing.assert_allclose(jaq.of(shifted) - jaq.of(identity), 1 + k, rtol=1e-9)
@@ -40,22 +43,23 @@ def test_identity_scores_zero_and_weights_are_in_its_spread(seed: int, k: float)
 def test_jaq_does_not_depend_on_a_terms_unit(scale: float, offset: float) -> None:
     a, b = random_scores(0), random_scores(1)
     in_other_unit = [Scores(s.text_image * scale + offset, s.quality) for s in (a, b)]
-    expected = JAQ.against(a, 2.0).of(b)
-    np.testing.assert_allclose(JAQ.against(in_other_unit[0], 2.0).of(in_other_unit[1]), expected, rtol=1e-6, atol=1e-6)
+    expected = Loss.against(a, JAQ).of(b)
+    np.testing.assert_allclose(Loss.against(in_other_unit[0], JAQ).of(in_other_unit[1]), expected, rtol=1e-6, atol=1e-6)
 
 
 def test_constant_or_broken_terms_are_refused() -> None:
     with pytest.raises(MetricError, match="cannot be normalised"):
-        JAQ.against(Scores(np.ones(4), np.arange(4.0)), 2.0)
+        Loss.against(Scores(np.ones(4), np.arange(4.0)), JAQ)
     with pytest.raises(MetricError, match="cannot be normalised"):
-        JAQ.against(Scores(np.array([1.0, np.nan]), np.arange(2.0)), 2.0)
+        Loss.against(Scores(np.array([1.0, np.nan]), np.arange(2.0)), JAQ)
 
 
 def test_scores_equal_open_clips_own_arithmetic(judge: Judge) -> None:
     """The cosine and the two-way softmax, written out with open_clip's encoders."""
     images = np.random.default_rng(0).uniform(-1, 1, size=(2, 3, 64, 64)).astype(np.float32)
     found = judge.scores(images, PROMPTS)
-    model, tokenize = judge.clip.model, judge.clip.tokenize
+    clip = judge.text_image.clip
+    model, tokenize = clip.model, clip.tokenize
     with torch.no_grad():
         image = model.encode_image(torch.from_numpy(images), normalize=True)
         encode = lambda texts: model.encode_text(torch.tensor([tokenize(t) for t in texts]), normalize=True)  # noqa: E731
@@ -70,7 +74,7 @@ def test_gradient_agrees_with_finite_differences(judge: Judge) -> None:
     rng = np.random.default_rng(1)
     image = torch.from_numpy(rng.uniform(0.2, 0.8, size=(1, 3, 64, 64)).astype(np.float32)).requires_grad_()
     direction = torch.from_numpy(rng.normal(size=(1, 3, 64, 64)).astype(np.float32))
-    jaq = JAQ(2.0, (0.0, 0.0), (0.1, 0.2))
+    jaq = Loss(JAQ, (0.0, 0.0, 0.0), (0.1, 0.2, 1.0))
 
     def value(x: torch.Tensor) -> torch.Tensor:
         return jaq(*judge.terms(x, PROMPTS[:1])).sum()
@@ -84,4 +88,53 @@ def test_gradient_agrees_with_finite_differences(judge: Judge) -> None:
 
 def test_a_missing_scorer_says_what_to_give(tmp_path: Path) -> None:
     with pytest.raises(MetricError, match=r"no open_clip_config\.json"):
-        ClipModel(tmp_path)
+        ClipModel.of_folder(tmp_path)
+
+
+def test_metrics_are_named_and_their_missing_weights_say_what_to_fetch(tmp_path: Path) -> None:
+    scorer = str(ROOT / "models/emoji-scorer")
+    with pytest.raises(MetricError, match="unknown metric 'clop': did you mean 'clip'"):
+        Judge(TermSettings(scorer, text_image="clop"))
+    with pytest.raises(MetricError, match=r"hf download xswu/HPSv2 HPS_v2\.1_compressed\.pt"):
+        Judge(TermSettings(scorer, text_image="hps", hps=str(tmp_path / "none.pt")))
+
+
+def test_hps_is_open_clips_vit_h_14_with_the_checkpoint_that_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The plumbing, with a small architecture in the place of the 1 B one and a checkpoint of its random weights."""
+    import open_clip
+    from safetensors.torch import save_file
+
+    from qsched_edge.jaq import hps
+
+    torch.manual_seed(0)
+    monkeypatch.setattr(hps, "ARCHITECTURE", "ViT-S-32-alt")
+    model = open_clip.create_model("ViT-S-32-alt", pretrained=None).eval()
+    save_file(model.state_dict(), tmp_path / "hps.safetensors")
+    term = hps.HPS(TermSettings(hps=str(tmp_path / "hps.safetensors")), "cpu")
+    images = torch.rand(2, 3, 224, 224)
+    mean, std = (
+        torch.tensor(v).reshape(1, 3, 1, 1) for v in (open_clip.OPENAI_DATASET_MEAN, open_clip.OPENAI_DATASET_STD)
+    )
+    with torch.no_grad():
+        image = model.encode_image((images - mean) / std, normalize=True)
+        text = model.encode_text(open_clip.get_tokenizer("ViT-S-32-alt")(list(PROMPTS)), normalize=True)
+        np.testing.assert_allclose(term(images, PROMPTS), (image * text).sum(1), atol=1e-5)
+
+
+def test_losses_weigh_the_terms_they_name() -> None:
+    a, b = random_scores(0), random_scores(1)
+    for loss, column in (("text-image", "text_image"), ("quality", "quality")):
+        before, after = getattr(a, column), getattr(b, column)
+        expected = (after - before.mean()) / before.std()
+        np.testing.assert_allclose(Loss.against(a, weights_of(loss, 2.0)).of(b), expected)
+    with pytest.raises(MetricError, match="give --reference"):
+        Loss.against(a, weights_of("reference", 2.0))
+
+
+def test_the_reference_term_is_minus_the_mean_squared_distance() -> None:
+    x, y = np.random.default_rng(0).normal(size=(2, 3, 4, 5, 5))
+    expected = [-np.mean((a - b) ** 2) for a, b in zip(x, y, strict=True)]
+    np.testing.assert_allclose(reference(x, y), expected)
+    np.testing.assert_allclose(reference(torch.from_numpy(x), torch.from_numpy(y)).numpy(), expected)

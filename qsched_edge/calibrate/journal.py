@@ -33,6 +33,9 @@ class Journal:
             self.path.write_bytes(whole)
         return [tuple(json.loads(line)) for line in whole.splitlines()]
 
+    def __contains__(self, key: Any) -> bool:
+        return digest(key) in self.values
+
     def recall(self, key: Any, compute: Callable[[], Any]) -> Any:
         """The JSON value computed for `key`, now or in an earlier run."""
         name = digest(key)

@@ -2,116 +2,238 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from importlib import import_module
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from qsched_runtime import Coefficients, Sampler
+import numpy as np
+from qsched_runtime import Coefficients
 from qsched_runtime import manifest as manifests
 
 from qsched_edge import bundle as bundles
+from qsched_edge import progress
+from qsched_edge.calibrate.budget import Budget
+from qsched_edge.calibrate.engines import ENGINES, Cluster, Engine
+from qsched_edge.calibrate.jobs import Drawn, Setup
 from qsched_edge.calibrate.journal import Journal
-from qsched_edge.calibrate.objective import Objective
-from qsched_edge.calibrate.search import Problem, Proposal, recalled_scores
-from qsched_edge.errors import MetricError, QSchedError, RequestError, unknown_name
-from qsched_edge.intervals import Interval, paired_difference
-from qsched_edge.jaq.clip import ClipModel
-from qsched_edge.jaq.loss import JAQ, Judge
+from qsched_edge.calibrate.pictures import Pictures
+from qsched_edge.calibrate.record import BOUNDS, Result, candidate_json
+from qsched_edge.calibrate.safeguards import collapse, saturation, warnings_of
+from qsched_edge.calibrate.search import STARTED, Problem, Proposal, propose
+from qsched_edge.calibrate.settings import Settings
+from qsched_edge.calibrate.verdicts import Verdict, choose, judge, ships
+from qsched_edge.errors import BundleError, QSchedError
+from qsched_edge.jaq.judge import Judge, TermSettings
+from qsched_edge.jaq.loss import Loss, Scores, weights_of
+from qsched_edge.lookup import lookup
 from qsched_edge.prompts import PromptSet, read_prompts
 from qsched_edge.recipes import ModelSpec, Recipe, resolve
 
-SEARCHES = {
-    "grid": "qsched_edge.calibrate.grid:search",
-    "gradient": "qsched_edge.calibrate.gradient:search",
-}
+Advance = Callable[[int], None]
 HELDOUT_SEEDS = 1_000_000  # held-out noise starts here, far from the fitting prompts' seeds
+SEARCH_OPTIONS = (
+    "search",
+    "budget",
+    "start",
+    "points",
+    "iterations",
+    "jacobian",
+    "check_gradient",
+    "loss",
+    "k",
+)  # what is asked, not the answers
+PLACE_OPTIONS = ("engine", "ray_address", "workers")  # they change no answer either
 
 
 @dataclass(frozen=True)
-class Settings:
-    """`search` names one search, or "both" for all; counts are prompts; see the command's help for the rest."""
+class Workshop:
+    """An opened bundle with everything that searches and verdicts need; ablations use it too."""
 
-    search: str = "both"
-    k: float = 2.0
-    steps: int | None = None
-    points: int = 7
-    iterations: int = 24
-    fit_prompts: int = 32
-    heldout_prompts: int = 64
-    seed: int = 0
-    providers: tuple[str, ...] = ("CPUExecutionProvider",)
-
-    def __post_init__(self) -> None:
-        if self.search != "both" and self.search not in SEARCHES:
-            raise RequestError(unknown_name("search", self.search, [*SEARCHES, "both"]))
-        for name in ("points", "iterations", "fit_prompts", "heldout_prompts"):
-            if getattr(self, name) < 2:
-                raise RequestError(f"{name} {getattr(self, name)} is too few: use 2 or more")
+    settings: Settings
+    manifest: manifests.Manifest
+    spec: ModelSpec
+    setup: Setup
+    sets: Mapping[str, Drawn]
+    prompts: tuple[PromptSet, PromptSet]
+    engine: Engine
+    journal: Journal
+    identity: Scores  # raw terms of the fitting pictures at c = 1
 
     @property
-    def searches(self) -> tuple[str, ...]:
-        return tuple(SEARCHES) if self.search == "both" else (self.search,)
+    def steps(self) -> int:
+        return self.setup.steps
 
+    def pictures(self, name: str) -> Pictures:
+        """Of "fit", "heldout", or that one's halves "choosing" and "deciding"."""
+        return Pictures(self.engine, self.journal, self.sets[name])
 
-@dataclass(frozen=True)
-class Verdict:
-    """A proposal judged on held-out prompts: JAQ gained over identity, with its interval."""
+    def loss(self, name: str) -> Loss:
+        return Loss.against(self.identity, weights_of(name, self.settings.k))
 
-    proposal: Proposal
-    gain: Interval
-
-
-@dataclass(frozen=True)
-class Result:
-    """What calibrate decided; `record` is what went into the bundle's provenance."""
-
-    record: dict[str, Any]
-
-    def table(self) -> str:
-        rows = ["search     held-out JAQ gain   95 % interval       passes"]
-        for c in self.record["candidates"]:
-            gain, low, high = (c["heldout_gain"][key] for key in ("estimate", "low", "high"))
-            rows.append(f"{c['search']:10} {gain:+.3f}              [{low:+.3f}, {high:+.3f}]   {c['passes']}")
-        c_x, c_eps = (" ".join(f"{v:.4f}" for v in self.record[n]) for n in ("c_x", "c_eps"))
-        return "\n".join([*rows, f"shipped: {self.record['shipped']}   c_x {c_x}   c_eps {c_eps}"])
+    def problem(self, loss: Loss, advance: Advance, count: int | None = None) -> Problem:
+        """A fresh search's, from c = 1 on the fitting prompts, or on the first `count` of them."""
+        drawn = replace(self.sets["fit"], prompts=self.sets["fit"].prompts[:count])
+        return Problem(
+            Pictures(self.engine, self.journal, drawn), loss,
+            self.manifest.schedules[self.steps], self.manifest.latents.shape(),
+            Budget.parse(self.settings.budget), np.random.default_rng(self.settings.seed),
+            Coefficients.identity(self.steps), prediction_of(self.setup.bundle), self.settings.tuning, advance,
+        )  # fmt: skip
 
 
 def calibrate(
     folder: Path, settings: Settings, prompts: Path | None, heldout: Path | None, model: str | None, quiet: bool
 ) -> Result:
     """Learn coefficients for the bundle at `folder` and write them into it."""
+    journal = folder.with_name(f".{folder.name}.calibration")
+    shop = open_workshop(folder, settings, prompts, heldout, model, journal)
+    try:
+        loss = shop.loss(settings.loss)
+        proposals = search_all(shop, loss, quiet)
+        verdicts, before = judge_all(shop, proposals, loss)
+    finally:
+        shop.engine.close()
+    chosen = choose(verdicts)
+    identity = Coefficients.identity(shop.steps)
+    record = make_record(shop, verdicts, chosen, loss, before)
+    bundles.write_coefficients(folder, shop.steps, chosen.proposal.coefficients if ships(chosen) else identity, record)
+    shop.journal.remove()
+    return Result(record)
+
+
+def open_workshop(
+    folder: Path, settings: Settings, prompts: Path | None, heldout: Path | None, model: str | None, journal: Path,
+    compare: bool = False,
+) -> Workshop:  # fmt: skip
+    """Read and check all inputs, start the engine, draw the fitting pictures at c = 1; `compare` them with full
+    precision's even if the loss does not ask for it."""
     manifest = manifests.read(folder)
     spec = resolve(model or manifest.raw["provenance"]["recipe"])
-    fit_set = read_prompts(prompts or recipe_path(spec.recipe, "prompts"))
-    heldout_set = read_prompts(heldout or recipe_path(spec.recipe, "heldout"))
-    fit, held = fit_set.first(settings.fit_prompts), heldout_set.first(settings.heldout_prompts)
-    steps = settings.steps or manifest.default_steps
-    sampler = Sampler.from_pretrained(folder, providers=settings.providers)
-    sampler.schedule(steps)
-    judge = judge_of(spec.recipe)
-    identity = {
-        "settings": asdict(settings), "backbone": bundles.backbone_hash(manifest),
-        "prompts": [fit_set.sha256, heldout_set.sha256], "scorer": scorer_hash(spec.recipe), "model": str(spec.folder),
-    }  # fmt: skip
-    journal = Journal(folder.with_name(f".{folder.name}.calibration"), identity)
-    objective = Objective(sampler, judge, fit, settings.seed * 10_000, steps)
-    ones = Coefficients.identity(steps)
-    jaq = JAQ.against(recalled_scores(journal, objective, ones), settings.k)
-    problem = Problem(objective, jaq, journal, spec.part("vae"), settings.points, settings.iterations, quiet)
-    proposals = [function_of(name)(problem) for name in settings.searches]
-    verdicts = judge_proposals(
-        proposals,
-        Objective(sampler, judge, held, HELDOUT_SEEDS + settings.seed * 10_000, steps),
-        jaq,
-        journal,
-        settings.seed,
+    sets = (
+        read_prompts(prompts or recipe_path(spec.recipe, "prompts")),
+        read_prompts(heldout or recipe_path(spec.recipe, "heldout")),
     )
-    chosen = choose(verdicts, ones)
-    record = make_record(settings, manifest, verdicts, chosen, (fit_set, heldout_set), jaq, spec)
-    bundles.write_coefficients(folder, steps, chosen.coefficients, record)
-    journal.remove()
-    return Result(record)
+    drawn, setup = drawn_of(settings, *sets), setup_of(folder, manifest, spec, settings, compare)
+    values = {n: v for n, v in asdict(settings).items() if n not in (*SEARCH_OPTIONS, *PLACE_OPTIONS)}
+    stamp = {
+        "settings": values, "backbone": bundles.backbone_hash(manifest), "prompts": [s.sha256 for s in sets],
+        "compare": setup.compare, "scorer": scorer_hash(setup.terms), "terms": asdict(setup.terms),
+        "model": str(spec.folder),
+    }  # fmt: skip
+    engine: Engine = lookup(ENGINES[settings.engine])(setup, Cluster(settings.ray_address, settings.workers))
+    nothing = Scores(np.zeros(0), np.zeros(0))
+    shop = Workshop(settings, manifest, spec, setup, drawn, sets, engine, Journal(journal, stamp), nothing)
+    ((identity, _),) = shop.pictures("fit").scores([Coefficients.identity(setup.steps)])
+    return replace(shop, identity=identity)
+
+
+def setup_of(folder: Path, manifest: manifests.Manifest, spec: ModelSpec, settings: Settings, compare: bool) -> Setup:
+    steps = settings.steps or manifest.default_steps
+    if steps not in manifest.schedules:
+        raise BundleError(f"no schedule for {steps} steps: this bundle has {sorted(manifest.schedules)}")
+    if settings.reference:
+        check_reference(settings.reference, manifest)
+    return Setup(
+        folder.resolve(), steps, terms_of(spec.recipe, settings), spec.part("vae"),
+        settings.reference and settings.reference.resolve(), compare or settings.loss == "reference",
+        settings.device, settings.providers, settings.threads,
+    )  # fmt: skip
+
+
+def drawn_of(settings: Settings, fit_set: PromptSet, heldout_set: PromptSet) -> dict[str, Drawn]:
+    """The prompts and noise of fitting, and of the two halves that choose and decide."""
+    fit, held = fit_set.first(settings.fit_prompts), heldout_set.first(settings.heldout_prompts)
+    start, half = HELDOUT_SEEDS + settings.seed * 10_000, len(held) // 2
+    return {
+        "fit": Drawn(fit, settings.seed * 10_000),
+        "heldout": Drawn(held, start),
+        "choosing": Drawn(held[:half], start),
+        "deciding": Drawn(held[half:], start + half),
+    }
+
+
+def check_reference(folder: Path, quantized: manifests.Manifest) -> None:
+    """Raises BundleError unless `folder` is a 32-bit bundle of the same weights."""
+    found, wanted = manifests.read(folder).raw["provenance"], quantized.raw["provenance"]
+    if found["bits"] != 32 or found["sources"] != wanted["sources"]:
+        raise BundleError(
+            f"{folder} is no 32-bit bundle of this model's weights: remove it or name another --reference"
+        )
+
+
+def terms_of(recipe: Recipe, settings: Settings) -> TermSettings:
+    """The recipe's metrics, unless the settings name others."""
+    return TermSettings(
+        str(recipe.path(recipe.scorer)) if recipe.scorer else "", settings.text_image or recipe.text_image,
+        settings.quality or recipe.quality, recipe.quality_prompts, str(recipe.path(recipe.hps)) if recipe.hps else "",
+    )  # fmt: skip
+
+
+def prediction_of(folder: Path) -> str:
+    """What the bundle's network predicts: "flow", "epsilon" or another of diffusers' prediction types."""
+    config = json.loads((folder / "scheduler/scheduler_config.json").read_text("utf-8"))
+    return "flow" if "FlowMatch" in config["_class_name"] else config.get("prediction_type", "epsilon")
+
+
+def search_all(shop: Workshop, loss: Loss, quiet: bool) -> list[Proposal]:
+    """Every search in turn; closed forms come first where the others start from them, and their passes count there."""
+    proposals: list[Proposal] = []
+    for name in shop.settings.searches:
+        with progress.bar(name, None, "passes", quiet) as advance:
+            problem = shop.problem(loss, advance)
+            if name in STARTED and shop.settings.start == "closed":
+                problem = started(problem, proposals[0])
+            proposals.append(propose(name, problem))
+    return proposals
+
+
+def started(problem: Problem, first: Proposal) -> Problem:
+    """The problem, to begin where another search ended and with that one's passes paid (c = 1 was scored once)."""
+    problem.start = first.coefficients
+    problem.books.passes += first.passes - first.curve[0].passes
+    return problem
+
+
+def judge_all(shop: Workshop, proposals: Sequence[Proposal], loss: Loss) -> tuple[list[Verdict], Scores]:
+    """One proposal is decided by all held-out prompts; several share them: half chooses, half decides."""
+    if len(proposals) == 1:
+        return judge(proposals, None, shop.pictures("heldout"), loss, shop.settings.seed)
+    return judge(proposals, shop.pictures("choosing"), shop.pictures("deciding"), loss, shop.settings.seed)
+
+
+def make_record(
+    shop: Workshop, verdicts: Sequence[Verdict], chosen: Verdict, loss: Loss, before: Scores
+) -> dict[str, Any]:
+    """Everything needed to see where the coefficients come from and to compute them again."""
+    ok, settings, (fit_set, heldout_set) = ships(chosen), shop.settings, shop.prompts
+    coefficients = chosen.proposal.coefficients if ok else Coefficients.identity(shop.steps)
+    values = {n: v for n, v in asdict(settings).items() if n not in PLACE_OPTIONS}
+    return {
+        "shipped": chosen.proposal.search if ok else "identity",
+        "chosen": chosen.proposal.search,
+        **bundles.coefficients_json(coefficients),
+        "settings": {n: str(v) if isinstance(v, Path) else v for n, v in values.items()},
+        "loss": {"name": settings.loss, "k": settings.k, **asdict(loss)},
+        "metrics": {"text_image": shop.setup.terms.text_image, "quality": shop.setup.terms.quality},
+        "bounds": BOUNDS,
+        "candidates": [candidate_json(v) for v in verdicts],
+        "warnings": warnings(shop, verdicts, before),
+        "prompts": {"file": fit_set.path.name, "sha256": fit_set.sha256, "count": settings.fit_prompts},
+        "heldout": {"file": heldout_set.path.name, "sha256": heldout_set.sha256, "count": settings.heldout_prompts},
+        "scorer_sha256": scorer_hash(shop.setup.terms),
+        "backbone_sha256": bundles.backbone_hash(shop.manifest),
+    }
+
+
+def warnings(shop: Workshop, verdicts: Sequence[Verdict], before: Scores) -> list[str]:
+    judge = Judge(shop.setup.terms, shop.setup.device)
+    found = saturation("text_image", before.text_image, judge.text_image)
+    found += saturation("quality", before.quality, judge.quality)
+    for v in verdicts:
+        found += warnings_of(v.proposal) + collapse(v.proposal.search, v.scores, before)
+    return found
 
 
 def recipe_path(recipe: Recipe, name: str) -> Path:
@@ -122,70 +244,10 @@ def recipe_path(recipe: Recipe, name: str) -> Path:
 
 
 def judge_of(recipe: Recipe) -> Judge:
-    if not recipe.scorer:
-        raise MetricError(f"recipe {recipe.name} names no scorer: add scorer = FOLDER of an open_clip model")
-    return Judge(ClipModel(recipe.path(recipe.scorer)), recipe.quality_prompts)
+    return Judge(terms_of(recipe, Settings()))
 
 
-def scorer_hash(recipe: Recipe) -> str:
-    return manifests.sha256(recipe.path(recipe.scorer) / "open_clip_model.safetensors")
-
-
-def function_of(name: str) -> Any:
-    module, function = SEARCHES[name].split(":")
-    return getattr(import_module(module), function)
-
-
-def judge_proposals(
-    proposals: list[Proposal], objective: Objective, jaq: JAQ, journal: Journal, seed: int
-) -> list[Verdict]:
-    """Each proposal against identity on the held-out prompts, same noise, paired."""
-    identity = Coefficients.identity(objective.steps)
-    before = jaq.of(recalled_scores(journal, objective, identity))
-    return [
-        Verdict(p, paired_difference(jaq.of(recalled_scores(journal, objective, p.coefficients)), before, seed))
-        for p in proposals
-    ]
-
-
-def choose(verdicts: list[Verdict], identity: Coefficients) -> Proposal:
-    """The proposal with the largest held-out gain whose interval lies above zero; identity otherwise."""
-    sound = [v for v in verdicts if v.gain.low > 0]
-    if not sound:
-        return Proposal("identity", identity, 0.0, 0)
-    return max(sound, key=lambda v: v.gain.estimate).proposal
-
-
-def make_record(
-    settings: Settings,
-    manifest: manifests.Manifest,
-    verdicts: list[Verdict],
-    chosen: Proposal,
-    sets: tuple[PromptSet, PromptSet],
-    jaq: JAQ,
-    spec: ModelSpec,
-) -> dict[str, Any]:
-    """Everything needed to see where the coefficients come from and to compute them again."""
-    fit_set, heldout_set = sets
-    return {
-        "shipped": chosen.search,
-        "c_x": chosen.coefficients.c_x.tolist(),
-        "c_eps": chosen.coefficients.c_eps.tolist(),
-        "settings": asdict(settings),
-        "jaq": asdict(jaq),
-        "candidates": [
-            {
-                "search": v.proposal.search,
-                "c_x": v.proposal.coefficients.c_x.tolist(),
-                "c_eps": v.proposal.coefficients.c_eps.tolist(),
-                "fit_jaq": v.proposal.fit_jaq,
-                "heldout_gain": asdict(v.gain),
-                "passes": v.proposal.passes,
-            }
-            for v in verdicts
-        ],
-        "prompts": {"file": fit_set.path.name, "sha256": fit_set.sha256, "count": settings.fit_prompts},
-        "heldout": {"file": heldout_set.path.name, "sha256": heldout_set.sha256, "count": settings.heldout_prompts},
-        "scorer_sha256": scorer_hash(spec.recipe),
-        "backbone_sha256": bundles.backbone_hash(manifest),
-    }
+def scorer_hash(terms: TermSettings) -> str:
+    """SHA-256 of the open_clip weights, empty where no term looks through them."""
+    path = Path(terms.scorer) / "open_clip_model.safetensors"
+    return manifests.sha256(path) if terms.scorer and path.is_file() else ""

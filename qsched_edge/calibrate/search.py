@@ -1,70 +1,221 @@
-"""What every search is given and what it gives back."""
+"""What every search is given, a problem, and what comes out, a proposal.
+
+A search is a function of a problem. It asks for the scores of candidates, as many as it likes; when the budget is spent
+the next question raises BudgetSpent. It returns nothing: the best candidate whose score was asked for is the proposal.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 from qsched_runtime import Coefficients
+from qsched_runtime.schedule import ScheduleTable
 
-from qsched_edge.calibrate.journal import Journal
-from qsched_edge.calibrate.objective import Objective
-from qsched_edge.jaq.loss import JAQ, Scores
+from qsched_edge.calibrate.adjoint import extra_passes
+from qsched_edge.calibrate.budget import Budget, BudgetSpent
+from qsched_edge.calibrate.memo import Ledger
+from qsched_edge.calibrate.pairs import MOMENTS
+from qsched_edge.calibrate.pictures import Pictures, key_of
+from qsched_edge.jaq.loss import Loss
+from qsched_edge.lookup import lookup
+
+SEARCHES = {
+    "grid": "qsched_edge.calibrate.grid:search",
+    "line": "qsched_edge.calibrate.line:search",
+    "free": "qsched_edge.calibrate.free:search",
+    "channel": "qsched_edge.calibrate.channel:search",
+    "gradient": "qsched_edge.calibrate.gradient:search",
+    "blackbox": "qsched_edge.calibrate.blackbox:search",
+    "closed": "qsched_edge.calibrate.closed:search",
+}
+STARTED = ("free", "channel", "gradient", "blackbox")  # begin at the problem's `start`, the others nowhere
+AUTO = ("gradient",)  # what `auto` runs: see docs/calibration.md for the measurements
+
+
+@dataclass(frozen=True)
+class Point:
+    """A candidate that was better than all before it: the passes spent when its score was known, and its fit."""
+
+    passes: int
+    fit: float
+    coefficients: Coefficients
 
 
 @dataclass(frozen=True)
 class Proposal:
-    """A search's best coefficients, their mean JAQ on the fitting prompts, the network passes it took."""
+    """A search's best coefficients with their mean loss on the fitting prompts, and what finding them took.
+
+    `passes` are the network's evaluations for one picture and step; an output from memory is none. `pictures` were
+    decoded and scored. `spent` says that the budget ended the search. `curve` starts at c = 1.
+    """
 
     search: str
     coefficients: Coefficients
-    fit_jaq: float
+    fit: float
     passes: int
+    pictures: int
+    seconds: float
+    spent: bool
+    not_finite: int
+    notes: dict[str, object]
+    curve: tuple[Point, ...]
 
 
 @dataclass(frozen=True)
-class Problem:
-    """The fitting prompts' objective with its normalised JAQ; scores already in the journal cost nothing."""
+class Tuning:
+    """The searches' own settings: grid points an axis, gradient iterations, the Jacobian's stand-in, and which of
+    (c_x, c_eps) the gradient may move; `check` compares the gradient with finite differences."""
 
-    objective: Objective
-    jaq: JAQ
-    journal: Journal
-    vae: Path  # the VAE's diffusers folder, for its differentiable decoder
-    points: int
-    iterations: int
-    quiet: bool
+    points: int = 7
+    iterations: int = 24
+    jacobian: str = "none"
+    moves: tuple[bool, bool] = (True, True)
+    check: bool = True
+
+
+@dataclass
+class Books:
+    """What one search has spent and learned so far; the fields are those of its `Proposal`."""
+
+    ledger: Ledger
+    passes: int = 0
+    pictures: int = 0
+    seconds: float = 0.0
+    not_finite: int = 0
+    known: dict[str, float] = field(default_factory=dict)  # the fit of every candidate, by its key
+    curve: list[Point] = field(default_factory=list)
+    notes: dict[str, object] = field(default_factory=dict)
+
+    def spend(self, passes: int, pictures: int, seconds: float) -> None:
+        self.passes, self.pictures, self.seconds = (
+            self.passes + passes,
+            self.pictures + pictures,
+            self.seconds + seconds,
+        )
+
+    def enter(self, candidate: Coefficients, fit: float) -> None:
+        self.known[name_of(candidate)] = fit
+        self.not_finite += not math.isfinite(fit)
+        if not self.curve or fit > self.curve[-1].fit:
+            self.curve.append(Point(self.passes, fit, candidate))
+
+
+def name_of(candidate: Coefficients) -> str:
+    return str(key_of(candidate))
+
+
+@dataclass
+class Problem:
+    """Fitting pictures and a loss, the schedule they are drawn by, a budget, a random stream and where to start.
+
+    c = 1 is scored before the search begins. `books` says what has been spent.
+    """
+
+    pictures: Pictures
+    loss: Loss
+    table: ScheduleTable
+    latents: tuple[int, int, int]
+    budget: Budget
+    rng: np.random.Generator
+    start: Coefficients
+    prediction: str
+    tuning: Tuning = field(default_factory=Tuning)
+    advance: Callable[[int], None] = lambda n: None
+    books: Books = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.books = Books(Ledger(4 * math.prod(self.latents)))
+        self.score(Coefficients.identity(self.steps))
 
     @property
     def steps(self) -> int:
-        return self.objective.steps
+        return len(self.table)
 
-    def fit_jaq(self, coefficients: Coefficients) -> float:
-        return float(self.jaq.of(recalled_scores(self.journal, self.objective, coefficients)).mean())
+    @property
+    def channels(self) -> int:
+        return self.latents[0]
 
-    def passes_of(self, candidates: int) -> int:
-        return candidates * self.steps * sum(len(b.prompts) for b in self.objective.batches)
+    @property
+    def batches(self) -> int:
+        return len(self.pictures.drawn.sizes)
 
-    def progress(self, title: str, total: int) -> AbstractContextManager[Callable[[int], None]]:
-        from qsched_edge import progress
+    def score(self, candidate: Coefficients) -> float:
+        """Mean loss over the fitting prompts, more is better; -inf if a picture's terms are not finite."""
+        return self.scores([candidate])[0]
 
-        return progress.bar(title, total, "candidates", self.quiet)
+    def scores(self, candidates: Sequence[Coefficients]) -> list[float]:
+        """Of several candidates, which an engine may spread over its workers. Raises BudgetSpent once the budget does
+        not reach for the next one; those before it have been scored and count."""
+        size = max(1, self.pictures.engine.workers)
+        found = []
+        for i in range(0, len(candidates), size):
+            found += self._chunk(candidates[i : i + size])
+        return found
+
+    def _chunk(self, candidates: Sequence[Coefficients]) -> list[float]:
+        new = {name_of(c): c for c in candidates if name_of(c) not in self.books.known}
+        within: list[Coefficients] = []
+        costs: list[int] = []
+        for candidate in new.values():
+            cost = self._cost(candidate, range(self.batches))
+            if self._too_much(sum(costs) + cost):
+                break
+            within.append(candidate)
+            costs.append(cost)
+        for candidate, cost, (scores, seconds) in zip(within, costs, self.pictures.scores(within), strict=True):
+            self._spend(cost, len(scores.quality), seconds)
+            self.books.enter(candidate, float(self.loss.of(scores).mean()) if scores.finite else -math.inf)
+        if len(within) < len(new):
+            raise BudgetSpent
+        return [self.books.known[name_of(c)] for c in candidates]
+
+    def gradient(self, candidate: Coefficients, batches: Sequence[int]) -> tuple[float, np.ndarray]:
+        """(mean loss, its gradient float64 [3, steps, channels] in c_x, c_eps, bias) over some of the batches."""
+        pictures = sum(self.pictures.drawn.sizes[b] for b in batches)
+        cost = self._cost(candidate, batches) + pictures * extra_passes(self.tuning.jacobian, self.steps)
+        if self._too_much(cost):
+            raise BudgetSpent
+        value, gradient, seconds = self.pictures.gradient(candidate, batches, self.loss, self.tuning.jacobian)
+        self._spend(cost, pictures, seconds)
+        return value, gradient
+
+    def moments(self) -> np.ndarray:
+        """Paired moments float64 [MOMENTS, steps, channels] of the first batch; both networks' passes are paid for."""
+        cost = 2 * self.pictures.drawn.sizes[0] * self.steps
+        if self._too_much(cost):
+            raise BudgetSpent
+        moments, seconds = self.pictures.moments(0, Coefficients.identity(self.steps))
+        assert len(moments) == len(MOMENTS)
+        self._spend(cost, 0, seconds)
+        return moments
+
+    def _cost(self, candidate: Coefficients, batches: Sequence[int]) -> int:
+        schedule = self.table.folded(candidate)
+        return sum(self.books.ledger.charge(b, self.pictures.drawn.sizes[b], schedule) for b in batches)
+
+    def _too_much(self, cost: int) -> bool:
+        """Never for the first candidate, which is c = 1."""
+        spent, most = self.books, self.budget
+        return bool(spent.curve) and (spent.passes + cost > most.passes or spent.seconds >= most.seconds)
+
+    def _spend(self, passes: int, pictures: int, seconds: float) -> None:
+        self.books.spend(passes, pictures, seconds)
+        self.advance(passes)
 
 
-def key_of(coefficients: Coefficients) -> list[Any]:
-    return [coefficients.c_x.tolist(), coefficients.c_eps.tolist()]
-
-
-def recalled_scores(journal: Journal, objective: Objective, coefficients: Coefficients) -> Scores:
-    """Scores of all pictures, computed unless the journal has them."""
-
-    def compute() -> list[list[float]]:
-        scores = objective.scores(coefficients)
-        return [scores.text_image.tolist(), scores.quality.tolist()]
-
-    prompts = [[b.prompts, b.seeds] for b in objective.batches]
-    tc, iq = journal.recall(["scores", prompts, key_of(coefficients)], compute)
-    return Scores(np.array(tc), np.array(iq))
+def propose(name: str, problem: Problem) -> Proposal:
+    """Run one search to its end or to the end of its budget."""
+    spent = False
+    try:
+        lookup(SEARCHES[name])(problem)
+    except BudgetSpent:
+        spent = True
+    books = problem.books
+    best = books.curve[-1]
+    return Proposal(
+        name, best.coefficients, best.fit, books.passes, books.pictures, books.seconds, spent, books.not_finite,
+        books.notes, tuple(books.curve),
+    )  # fmt: skip

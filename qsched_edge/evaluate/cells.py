@@ -10,8 +10,9 @@ import numpy as np
 from qsched_runtime import Coefficients, Sampler
 from qsched_runtime.image import to_uint8
 
+from qsched_edge.errors import MetricError
 from qsched_edge.evaluate.classifier import Classifier
-from qsched_edge.jaq.loss import Judge
+from qsched_edge.jaq.judge import Judge
 
 BATCH = 16
 REPORT_SEEDS = 2_000_000  # the report's noise starts here; neither fitting nor deciding has seen it
@@ -55,6 +56,8 @@ def measure(
         noise = [REPORT_SEEDS + s * 10_000 + p for p, s in some]
         images = sampler.decode(sampler(texts, seed=noise, coefficients=coefficients).latents)
         scores, (ranking, features) = judge.scores(images, texts), classifier(images)
+        if not scores.finite:
+            raise MetricError("a JAQ term is not finite: the pictures or the scorer are broken")
         labels = np.array([classifier.label_of(text) for text in texts])
         rows["text_image"].append(scores.text_image)
         rows["quality"].append(scores.quality)

@@ -19,6 +19,15 @@ LABELS = {
 }
 
 
+STRENGTH = 3  # differences of quantized pictures are faint
+
+
+def difference(picture: np.ndarray, base: np.ndarray) -> np.ndarray:
+    """uint8 [H, W, 3]: the absolute difference of two pictures, STRENGTH times as strong, black where they agree."""
+    apart = np.abs(picture.astype(int) - base.astype(int)) * STRENGTH
+    return np.clip(apart, 0, 255).astype(np.uint8)
+
+
 def data_uri(picture: np.ndarray) -> str:
     """uint8 [H, W, 3] -> a PNG in a data: address."""
     return "data:image/png;base64," + base64.b64encode(png_bytes(picture)).decode()
@@ -30,7 +39,8 @@ def interval_text(difference: Mapping[str, float], form: str) -> str:
 
 
 def page(report: Mapping[str, Any], prompts: Sequence[str], pictures: Mapping[str, np.ndarray]) -> str:
-    """HTML text; `pictures` holds uint8 [shown, H, W, 3] for each cell, of the first prompts."""
+    """HTML text; `pictures` holds uint8 [shown, H, W, 3] for each cell, of the first prompts; differences are
+    taken to the first cell's."""
     from jinja2 import Environment, StrictUndefined
 
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
@@ -46,8 +56,13 @@ def page(report: Mapping[str, Any], prompts: Sequence[str], pictures: Mapping[st
         }
         for name, (title, form, signed) in LABELS.items()
     ]
+    base = next(iter(pictures.values()))
     shown = [
-        {"prompt": prompt, "pictures": [data_uri(p[i]) for p in pictures.values()]}
-        for i, prompt in enumerate(prompts[: min(len(p) for p in pictures.values())])
+        {
+            "prompt": prompt,
+            "pictures": [data_uri(p[i]) for p in pictures.values()],
+            "differences": [data_uri(difference(p[i], base[i])) for p in pictures.values()],
+        }
+        for i, prompt in enumerate(prompts[: len(base)])
     ]
     return template.render(report=report, cells=list(report["cells"]), metrics=metrics, shown=shown)

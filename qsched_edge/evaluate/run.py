@@ -16,15 +16,15 @@ from qsched_runtime import manifest as manifests
 
 from qsched_edge import bundle as bundles
 from qsched_edge import progress
-from qsched_edge.calibrate.run import judge_of, recipe_path
+from qsched_edge.calibrate.run import check_reference, judge_of, recipe_path
 from qsched_edge.card import versions
-from qsched_edge.errors import BundleError, MetricError, RequestError
+from qsched_edge.errors import MetricError, RequestError
 from qsched_edge.evaluate.cells import METRICS, Cell, measure
 from qsched_edge.evaluate.classifier import Classifier
 from qsched_edge.evaluate.frechet import Frechet
 from qsched_edge.export import ExportSettings, export
 from qsched_edge.intervals import Interval, interval, paired_difference
-from qsched_edge.jaq.loss import Judge
+from qsched_edge.jaq.judge import Judge
 from qsched_edge.pipelines import Choices
 from qsched_edge.prompts import read_prompts
 from qsched_edge.recipes import ModelSpec, resolve
@@ -129,11 +129,7 @@ def full_precision(spec: ModelSpec, quantized: manifests.Manifest, folder: Path,
     """A 32-bit bundle of the very weights that `quantized` was made of; exported to `folder` unless it is there."""
     if not folder.exists():
         export(spec, ExportSettings(bits=32, choices=choices_of(quantized)), folder, quiet=quiet)
-    found, wanted = manifests.read(folder).raw["provenance"], quantized.raw["provenance"]
-    if found["bits"] != 32 or found["sources"] != wanted["sources"]:
-        raise BundleError(
-            f"{folder} is no 32-bit bundle of this model's weights: remove it or name another --reference"
-        )
+    check_reference(folder, quantized)
     return folder
 
 

@@ -18,34 +18,56 @@ if TYPE_CHECKING:
 
 
 class ClipModel:
-    """Unit-length features of images (0..1) and texts; differentiable in the images.
+    """Unit-length features of images (0..1) and texts; differentiable in the images."""
 
-    `folder` holds open_clip_config.json, open_clip_model.safetensors and, unless open_clip's own vocabulary fits,
-    tokenizer.json. Raises MetricError naming what is missing.
-    """
+    def __init__(self, model: Any, tokenize: Any, mean: Any, std: Any, device: str) -> None:
+        import torch
 
-    def __init__(self, folder: Path) -> None:
+        self.model, self.tokenize, self.device = model.to(device).eval().requires_grad_(False), tokenize, device
+        self.size = model.visual.image_size
+        self.mean, self.std = (torch.tensor(v, device=device).reshape(1, 3, 1, 1) for v in (mean, std))
+        self.logit_scale = float(model.logit_scale.exp())
+        self.text_features = lru_cache(maxsize=16384)(self._text_features)
+        self._latest: tuple[torch.Tensor, torch.Tensor] | None = None
+
+    @classmethod
+    def of_folder(cls, folder: Path, device: str = "cpu") -> ClipModel:
+        """`folder` holds open_clip_config.json, open_clip_model.safetensors and, unless open_clip's own vocabulary
+        fits, tokenizer.json. Raises MetricError naming what is missing."""
         for name in ("open_clip_config.json", "open_clip_model.safetensors"):
             if not (folder / name).is_file():
                 raise MetricError(f"scorer {folder} has no {name}: give the folder of an open_clip model")
         torchvision_schema.declare()
         import open_clip
-        import torch
 
-        self.config = json.loads((folder / "open_clip_config.json").read_text("utf-8"))
-        self.model = open_clip.create_model(f"local-dir:{folder}", precision="fp32").eval().requires_grad_(False)
-        self.tokenize = tokenizer_of(folder, self.config["model_cfg"]["text_cfg"]["context_length"])
-        preprocess = self.config["preprocess_cfg"]
-        self.size = self.model.visual.image_size
-        self.mean, self.std = (torch.tensor(preprocess[n]).reshape(1, 3, 1, 1) for n in ("mean", "std"))
-        self.text_features = lru_cache(maxsize=16384)(self._text_features)
+        config = json.loads((folder / "open_clip_config.json").read_text("utf-8"))
+        model = open_clip.create_model(f"local-dir:{folder}", precision="fp32")
+        tokenize = tokenizer_of(folder, config["model_cfg"]["text_cfg"]["context_length"])
+        preprocess = config["preprocess_cfg"]
+        return cls(model, tokenize, preprocess["mean"], preprocess["std"], device)
 
-    @property
-    def logit_scale(self) -> float:
-        return float(self.model.logit_scale.exp())
+    @classmethod
+    def of_checkpoint(cls, architecture: str, checkpoint: Path, device: str = "cpu") -> ClipModel:
+        """One of open_clip's architectures with a local state dict; open_clip reads it without unpickling code."""
+        torchvision_schema.declare()
+        import open_clip
+
+        try:
+            model = open_clip.create_model(architecture, pretrained=str(checkpoint), precision="fp32")
+        except (OSError, RuntimeError, ValueError) as error:
+            reason = str(error).splitlines()[0]
+            raise MetricError(f"{checkpoint} is no {architecture} checkpoint of open_clip: {reason}") from error
+        return cls(
+            model, built_in(model.context_length), open_clip.OPENAI_DATASET_MEAN, open_clip.OPENAI_DATASET_STD, device
+        )
 
     def image_features(self, images: torch.Tensor) -> torch.Tensor:
-        """float32 [B, 3, H, W] in 0..1 -> [B, D] of length one."""
+        """float32 [B, 3, H, W] in 0..1 -> [B, D] of length one; remembered until other images come."""
+        if self._latest is None or self._latest[0] is not images:
+            self._latest = (images, self._image_features(images))
+        return self._latest[1]
+
+    def _image_features(self, images: torch.Tensor) -> torch.Tensor:
         from torch.nn.functional import interpolate
 
         if tuple(images.shape[-2:]) != tuple(self.size):
@@ -56,7 +78,13 @@ class ClipModel:
         import torch
 
         with torch.no_grad():
-            return self.model.encode_text(torch.tensor([self.tokenize(text)]), normalize=True)[0]
+            return self.model.encode_text(torch.tensor([self.tokenize(text)], device=self.device), normalize=True)[0]
+
+
+@lru_cache(maxsize=4)
+def clip_model(folder: Path, device: str = "cpu") -> ClipModel:
+    """One model for all terms that look through it."""
+    return ClipModel.of_folder(folder, device)
 
 
 def tokenizer_of(folder: Path, length: int) -> Any:
@@ -66,6 +94,11 @@ def tokenizer_of(folder: Path, length: int) -> Any:
         vocabulary = json.loads(path.read_text("utf-8"))["model"]["vocab"]
         bos, eos = vocabulary["<|startoftext|>"], vocabulary["<|endoftext|>"]
         return load_tokenizer(path, TokenizerSpec("clip", path.name, length, bos, eos, eos))
+    return built_in(length)
+
+
+def built_in(length: int) -> Any:
+    """open_clip's tokenizer: text -> `length` ids."""
     import open_clip
 
     tokenizer = open_clip.SimpleTokenizer(context_length=length)

@@ -7,15 +7,6 @@ from qsched_runtime.schedule import Coefficients, ScheduleTable
 
 __version__ = "0.1.0"
 __all__ = [
-    "BundleError",
-    "Coefficients",
-    "Output",
-    "ProviderError",
-    "QSchedError",
-    "RequestError",
-    "Sampler",
-    "ScheduleTable",
-    "Step",
-    "__version__",
-    "png_bytes",
-]
+    "BundleError", "Coefficients", "Output", "ProviderError", "QSchedError", "RequestError", "Sampler", "ScheduleTable",
+    "Step", "__version__", "png_bytes",
+]  # fmt: skip

@@ -12,7 +12,7 @@ from qsched_runtime.errors import BundleError, RequestError
 from qsched_runtime.noise import ALGORITHM
 from qsched_runtime.schedule import COLUMNS, Coefficients, ScheduleTable
 
-FORMAT, VERSION = "qsched-bundle", 1
+FORMAT, VERSION, BIAS_VERSION = "qsched-bundle", 1, 2  # 2: a schedule has a bias
 NAME = "qsched.json"
 
 
@@ -113,8 +113,9 @@ def read(folder: Path) -> Manifest:
     try:
         raw = json.loads(path.read_text("utf-8"))
         found = (raw.get("format"), raw.get("version"))
-        if found != (FORMAT, VERSION):
-            raise BundleError(f"{path} is {found}, this runtime reads {(FORMAT, VERSION)}: use a matching runtime")
+        if found not in ((FORMAT, VERSION), (FORMAT, BIAS_VERSION)):
+            known = f"{FORMAT} {VERSION} and {BIAS_VERSION}"
+            raise BundleError(f"{path} is {found}, this runtime reads {known}: use a matching runtime")
         return parse(raw)
     except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, ValueError, AttributeError) as error:
         raise BundleError(f"{path} is malformed ({type(error).__name__}: {error}): make the bundle again") from error
@@ -127,7 +128,7 @@ def parse(raw: dict[str, Any]) -> Manifest:
     schedules = {
         int(n): ScheduleTable(**{c: s[c] for c in (*COLUMNS, "init_noise_sigma")}) for n, s in raw["schedules"].items()
     }
-    coefficients = {int(n): Coefficients(s["c_x"], s["c_eps"]) for n, s in raw["schedules"].items()}
+    coefficients = {int(n): Coefficients(s["c_x"], s["c_eps"], s.get("bias")) for n, s in raw["schedules"].items()}
     for n, table in schedules.items():
         table.folded(coefficients[n])  # raises where they do not fit
     manifest = Manifest(

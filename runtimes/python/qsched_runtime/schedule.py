@@ -16,17 +16,21 @@ COLUMNS = ("timesteps", "c_in", "a", "b", "c", "start_x0", "start_noise")
 class Coefficients:
     """Q-Sched (arXiv 2509.01624): c_x scales the latents and c_eps the network output inside each step.
 
-    float64 [steps], or [steps, channels] for one value per latent channel.
+    float64 [steps], or [steps, channels] for one value per latent channel. `bias`, likewise, is added to the new
+    latents; None stands for zeros.
     """
 
     c_x: np.ndarray
     c_eps: np.ndarray
+    bias: np.ndarray | None = None
 
     def __post_init__(self) -> None:
-        for name in ("c_x", "c_eps"):
+        object.__setattr__(self, "bias", np.zeros(len(self.c_x)) if self.bias is None else self.bias)
+        for name in ("c_x", "c_eps", "bias"):
             object.__setattr__(self, name, finite(name, getattr(self, name), (1, 2)))
-        if len(self.c_x) != len(self.c_eps):
-            raise BundleError(f"c_x has {len(self.c_x)} steps and c_eps {len(self.c_eps)}: they must be equal")
+        lengths = [len(getattr(self, name)) for name in ("c_x", "c_eps", "bias")]
+        if len(set(lengths)) != 1:
+            raise BundleError(f"c_x, c_eps and bias have {lengths} steps: they must be equal")
 
     @classmethod
     def identity(cls, steps: int) -> Coefficients:
@@ -64,7 +68,8 @@ class ScheduleTable:
         """Multiply the coefficients in; with all ones the table stays as it is, to the bit."""
         if len(coefficients.c_x) != len(self):
             raise BundleError(f"coefficients for {len(coefficients.c_x)} steps do not fit a schedule of {len(self)}")
-        return FoldedSchedule(self, per_channel(self.a, coefficients.c_x), per_channel(self.b, coefficients.c_eps))
+        a, b = per_channel(self.a, coefficients.c_x), per_channel(self.b, coefficients.c_eps)
+        return FoldedSchedule(self, a, b, per_channel(np.ones(len(self)), np.asarray(coefficients.bias)))
 
 
 def finite(name: str, values: Any, ranks: tuple[int, ...]) -> np.ndarray:
@@ -83,11 +88,12 @@ def per_channel(base: np.ndarray, factor: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class FoldedSchedule:
-    """A table with its coefficients multiplied in: a, b float32 [steps, 1 or channels, 1, 1]."""
+    """A table with its coefficients multiplied in: a, b, bias float32 [steps, 1 or channels, 1, 1]."""
 
     table: ScheduleTable
     a: np.ndarray
     b: np.ndarray
+    bias: np.ndarray
 
     def scale_model_input(self, x: np.ndarray, i: int) -> np.ndarray:
         return np.float32(self.table.c_in[i]) * x
@@ -101,10 +107,12 @@ class FoldedSchedule:
 
     def step(self, x: np.ndarray, e: np.ndarray, z: np.ndarray | None, i: int) -> np.ndarray:
         """The latents after step i, float32 [B, C, H, W]; `z` is None where the step draws no noise."""
-        return update(x, e, z, self.a[i], self.b[i], np.float32(self.table.c[i]))
+        bias = self.bias[i] if self.bias[i].any() else None
+        return update(x, e, z, self.a[i], self.b[i], np.float32(self.table.c[i]), bias)
 
 
-def update(x: Any, e: Any, z: Any, a: Any, b: Any, c: Any) -> Any:
-    """x' = a x + b e + c z, with the coefficients already in a and b: the one place that knows the update."""
+def update(x: Any, e: Any, z: Any, a: Any, b: Any, c: Any, bias: Any = None) -> Any:
+    """x' = a x + b e + c z + bias, with the coefficients already in a and b: the one place that knows the update."""
     x_next = a * x + b * e
-    return x_next if z is None else x_next + c * z
+    x_next = x_next if z is None else x_next + c * z
+    return x_next if bias is None else x_next + bias

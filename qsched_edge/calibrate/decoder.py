@@ -1,0 +1,29 @@
+"""The model's own decoder in torch, for gradients: latents -> pictures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from qsched_runtime.manifest import LatentSpec
+
+if TYPE_CHECKING:
+    import torch
+
+
+class Decoder:
+    """The diffusers VAE in `folder`, full precision: latents [B, C, h, w] -> pictures float32 [B, 3, H, W] in 0..1."""
+
+    def __init__(self, folder: Path, latents: LatentSpec, device: str = "cpu") -> None:
+        from qsched_edge import torchvision_schema
+
+        torchvision_schema.declare()
+        import torch
+        from diffusers import AutoencoderKL
+
+        vae = AutoencoderKL.from_pretrained(folder, torch_dtype=torch.float32, local_files_only=True)
+        self.vae, self.latents = vae.to(device).eval().requires_grad_(False), latents
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        z = x / self.latents.scaling_factor + self.latents.shift_factor
+        return (self.vae.decode(z, return_dict=False)[0] / 2 + 0.5).clamp(0, 1)

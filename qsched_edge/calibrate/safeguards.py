@@ -1,0 +1,47 @@
+"""What a user must hear about a result: coefficients on the box, broken pictures, scores that no longer tell apart."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from qsched_edge.calibrate.search import Proposal
+from qsched_edge.calibrate.space import at_bounds
+from qsched_edge.jaq.judge import Term
+from qsched_edge.jaq.loss import Scores
+
+SATURATED, SHARE = 0.01, 0.5  # within 1 % of a term's range from its end, for half of the pictures
+COLLAPSED = 0.2  # of the deviation at c = 1
+
+
+def warnings_of(proposal: Proposal) -> list[str]:
+    """About the search itself."""
+    found = []
+    bounds = at_bounds(proposal.coefficients)
+    if bounds:
+        found.append(f"{proposal.search}: at its bound: {', '.join(bounds)}")
+    if proposal.not_finite:
+        found.append(f"{proposal.search}: {proposal.not_finite} candidates gave pictures that are not finite")
+    if proposal.spent:
+        found.append(f"{proposal.search}: the budget ended the search")
+    return found
+
+
+def saturation(name: str, values: np.ndarray, term: Term) -> list[str]:
+    """A term whose pictures lie at one end of its range cannot tell better from best."""
+    width = (term.high - term.low) * SATURATED
+    if not np.isfinite(width):
+        return []
+    for end, near in (("low", values < term.low + width), ("high", values > term.high - width)):
+        if near.mean() > SHARE:
+            return [f"{name} is saturated: {near.mean():.0%} of the pictures lie at the {end} end of its range"]
+    return []
+
+
+def collapse(name: str, after: Scores, before: Scores) -> list[str]:
+    """A term that hardly differs from picture to picture any more."""
+    found = []
+    for term in ("text_image", "quality"):
+        was, now = (float(getattr(s, term).std()) for s in (before, after))
+        if now < COLLAPSED * was:
+            found.append(f"{name}: {term} collapsed: its deviation over the pictures fell from {was:.3g} to {now:.3g}")
+    return found

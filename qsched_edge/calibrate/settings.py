@@ -1,0 +1,83 @@
+"""What a calibration is asked to do, checked before anything is read."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from qsched_edge.calibrate.adjoint import JACOBIANS
+from qsched_edge.calibrate.budget import Budget
+from qsched_edge.calibrate.device import check_device
+from qsched_edge.calibrate.engines import ENGINES
+from qsched_edge.calibrate.search import AUTO, SEARCHES, Tuning
+from qsched_edge.errors import RequestError, unknown_name
+from qsched_edge.jaq.loss import LOSSES
+
+STARTS = ("identity", "closed")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """`search` names searches, "auto" stands for AUTO and "all" for all of them; counts are prompts; the other values
+    are explained in the command's help. `engine`, `workers` and `ray_address` change no result."""
+
+    search: tuple[str, ...] = ("auto",)
+    loss: str = "jaq"
+    k: float = 2.0
+    steps: int | None = None
+    budget: str = ""
+    start: str = "identity"
+    points: int = 7
+    iterations: int = 24
+    jacobian: str = "none"
+    check_gradient: bool = True
+    fit_prompts: int = 32
+    heldout_prompts: int = 64
+    seed: int = 0
+    text_image: str = ""
+    quality: str = ""
+    reference: Path | None = None
+    device: str = "cpu"
+    providers: tuple[str, ...] = ("CPUExecutionProvider",)
+    engine: str = "local"
+    ray_address: str = ""
+    workers: int = 2
+    threads: int | None = None
+
+    def __post_init__(self) -> None:
+        for what, names, known in (
+            ("search", self.search, (*SEARCHES, "auto", "all")),
+            ("loss", (self.loss,), LOSSES),
+            ("start", (self.start,), STARTS),
+            ("jacobian", (self.jacobian,), JACOBIANS),
+            ("engine", (self.engine,), ENGINES),
+        ):
+            for name in names:
+                if name not in known:
+                    raise RequestError(unknown_name(what, name, known))
+        for name in ("points", "iterations", "fit_prompts", "heldout_prompts"):
+            if getattr(self, name) < 2:
+                raise RequestError(f"{name} {getattr(self, name)} is too few: use 2 or more")
+        if self.jacobian == "forward" and "channel" in self.searches:
+            raise RequestError("jacobian forward knows no single channels: use none or symmetric for search channel")
+        check_device(self.device)
+        Budget.parse(self.budget)
+        if self.reference is None and (self.loss == "reference" or "closed" in (*self.searches, self.start)):
+            raise RequestError(
+                "closed forms and the loss 'reference' compare with full precision: give --reference BUNDLE"
+            )
+
+    @property
+    def searches(self) -> tuple[str, ...]:
+        """In the order they run: what others start from comes first. `all` leaves out what lacks its reference."""
+        named = set()
+        for name in self.search:
+            everything = [n for n in SEARCHES if n != "closed" or self.reference]
+            named |= set({"auto": AUTO, "all": everything}.get(name, (name,)))
+        if self.start == "closed":
+            named.add("closed")
+        return tuple(sorted(named, key=lambda n: (n != "closed", list(SEARCHES).index(n))))
+
+    @property
+    def tuning(self) -> Tuning:
+        return Tuning(self.points, self.iterations, self.jacobian, check=self.check_gradient)

@@ -1,0 +1,61 @@
+"""The ablation's plots as PNG files in memory, by matplotlib without a display."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from io import BytesIO
+from typing import Any
+
+import numpy as np
+
+
+def curves(rows: Sequence[Mapping[str, Any]]) -> bytes:
+    """Best held-out JAQ so far against network passes, one line for each search."""
+    figure, axes = empty("network passes", "held-out JAQ over c = 1")
+    for row in rows:
+        passes, held = [p[0] for p in row["curve"]], [p[2] - row["curve"][0][2] for p in row["curve"]]
+        axes.step(
+            [*passes, max(row["passes"], passes[-1])], [*held, held[-1]], where="post", marker=".", label=row["name"]
+        )
+    axes.set_xscale("log")
+    axes.axhline(0, color="gray", linewidth=0.6)
+    axes.legend(fontsize=8)
+    return png(figure)
+
+
+def surface(axis: Sequence[float], mean: Sequence[Sequence[float]]) -> bytes:
+    """Fit JAQ over the paper's two numbers, c = 1 and the best point marked."""
+    figure, axes = empty("first c_eps", "first c_x")
+    values = np.array(mean)
+    shown = axes.contourf(axis, axis, values, levels=20) if min(values.shape) > 1 else axes.imshow(values)
+    figure.colorbar(shown, label="fit JAQ")
+    s, m = np.unravel_index(values.argmax(), values.shape)
+    axes.plot(1, 1, "w+", markersize=12)
+    axes.plot(axis[int(m)], axis[int(s)], "r*", markersize=12)
+    return png(figure)
+
+
+def with_intervals(rows: Sequence[Mapping[str, Any]], xlabel: str) -> bytes:
+    """Held-out JAQ gain of some rows with its 95 % interval."""
+    figure, axes = empty(xlabel, "held-out JAQ gain")
+    gains = [row["gains"]["jaq"] for row in rows]
+    middle = np.array([g["estimate"] for g in gains])
+    spread = np.abs(np.array([[g["low"] for g in gains], [g["high"] for g in gains]]) - middle)
+    axes.errorbar([row["name"] for row in rows], middle, spread, fmt="o", capsize=4)
+    axes.axhline(0, color="gray", linewidth=0.6)
+    return png(figure)
+
+
+def empty(xlabel: str, ylabel: str) -> tuple[Any, Any]:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6, 4), dpi=110, layout="constrained")
+    axes = figure.add_subplot(xlabel=xlabel, ylabel=ylabel)
+    return figure, axes
+
+
+def png(figure: Any) -> bytes:
+    """Without the date and version that would make two like files differ."""
+    file = BytesIO()
+    figure.savefig(file, format="png", metadata={"Software": None})
+    return file.getvalue()
