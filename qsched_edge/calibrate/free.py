@@ -16,7 +16,7 @@ SWEEPS = ((0.04, 0.01, 10), (0.02, 0.004, 8))  # radius, precision, questions fo
 
 
 def search(problem: Problem) -> None:
-    """Two sweeps from `start`, the second finer; a third gained nothing."""
+    """Two sweeps from `start`, the second finer; a third gained next to nothing."""
     best = vector_of(problem.start)
     problem.score(from_vector(best))
     for radius, precision, questions in SWEEPS:
