@@ -32,7 +32,7 @@ SEARCHES = {
     "closed": "qsched_edge.calibrate.closed:search",
 }
 STARTED = ("free", "channel", "gradient", "blackbox")  # begin at the problem's `start`, the others nowhere
-AUTO = ("gradient",)  # what `auto` runs: see docs/calibration.md for the measurements
+AUTO = ("free",)  # what `auto` runs: see the measurements in docs/calibration.md
 
 
 @dataclass(frozen=True)
