@@ -28,6 +28,12 @@ def test_wrong_models_and_bits_are_one_line(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_targets_that_contradict_each_other_are_one_line(recipe: Path, tmp_path: Path) -> None:
+    both = ("--target-size", "1M", "--target-ratio", 2)
+    assert "exclude each other" in fails("export", "-m", recipe, *both, "-o", tmp_path / "x")
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize("command", ["run", "calibrate", "evaluate", "verify"])
 def test_a_missing_bundle_is_one_line(command: str, tmp_path: Path) -> None:
     extra = {"run": ("-p", "x", "-o", tmp_path / "a.png"), "evaluate": ("-o", tmp_path / "r")}.get(command, ())
