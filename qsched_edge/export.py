@@ -16,10 +16,10 @@ from qsched_runtime import manifest as manifests
 from qsched_runtime.manifest import NAME, sha256
 
 from qsched_edge import bundle, progress
-from qsched_edge.calibrate.journal import Journal
 from qsched_edge.capture.graph import Captured
 from qsched_edge.card import copy_licenses, model_card, model_index, provenance, versions
 from qsched_edge.errors import QuantizeError, RecipeError, WeightsError, unknown_name
+from qsched_edge.journal import Journal
 from qsched_edge.lora import FusedWeights, lora_components
 from qsched_edge.memory import RamLimit
 from qsched_edge.observe import allocation, sensitivity

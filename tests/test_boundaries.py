@@ -54,7 +54,7 @@ def test_runtime_never_imports_the_workshop() -> None:
         assert not {n for n in imports_of(path) if n.startswith("qsched_edge")}, path
 
 
-@pytest.mark.parametrize("room", ["capture", "quantize", "jaq", "pipelines"])
+@pytest.mark.parametrize("room", ["capture", "quantize", "observe", "jaq", "pipelines"])
 def test_rooms_do_not_import_the_stages_that_use_them(room: str) -> None:
     forbidden = tuple(f"qsched_edge.{stage}" for stage in STAGES)
     for path in (ROOT / "qsched_edge" / room).glob("*.py"):

@@ -14,7 +14,6 @@ from qsched_runtime import manifest as manifests
 
 from qsched_edge.bundle import verify
 from qsched_edge.calibrate.budget import Budget
-from qsched_edge.calibrate.journal import Journal
 from qsched_edge.calibrate.memo import Memo
 from qsched_edge.calibrate.objective import Objective
 from qsched_edge.calibrate.run import calibrate, judge_of
@@ -26,6 +25,7 @@ from qsched_edge.calibrate.verdicts import Verdict, choose, ships
 from qsched_edge.errors import BundleError, PromptsError, RequestError
 from qsched_edge.intervals import Interval
 from qsched_edge.jaq.loss import Scores
+from qsched_edge.journal import Journal
 from qsched_edge.recipes import resolve
 
 FEW = Settings(search=("grid", "gradient"), points=3, iterations=2, fit_prompts=4, heldout_prompts=4, threads=1)

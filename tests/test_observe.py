@@ -13,9 +13,9 @@ from qsched_runtime import manifest as manifests
 from qsched_runtime.sessions import Graph
 
 import qsched_edge.export as stage
-from qsched_edge.calibrate.journal import Journal
 from qsched_edge.errors import QuantizeError, RecipeError
 from qsched_edge.export import Calibration, ExportSettings, export, target_of
+from qsched_edge.journal import Journal
 from qsched_edge.memory import RamLimit
 from qsched_edge.observe import accumulate
 from qsched_edge.observe.accumulate import MomentsFolder, block_widths, observe, rounds

@@ -11,8 +11,8 @@ from qsched_runtime import Coefficients
 
 from qsched_edge.calibrate.engines import Engine
 from qsched_edge.calibrate.jobs import Drawn, Job
-from qsched_edge.calibrate.journal import Journal
 from qsched_edge.jaq.loss import Loss, Scores
+from qsched_edge.journal import Journal
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,6 @@ from qsched_edge import progress
 from qsched_edge.calibrate.budget import Budget
 from qsched_edge.calibrate.engines import ENGINES, Cluster, Engine
 from qsched_edge.calibrate.jobs import Drawn, Setup
-from qsched_edge.calibrate.journal import Journal
 from qsched_edge.calibrate.pictures import Pictures
 from qsched_edge.calibrate.record import BOUNDS, Result, candidate_json
 from qsched_edge.calibrate.safeguards import collapse, saturation, warnings_of
@@ -27,6 +26,7 @@ from qsched_edge.calibrate.verdicts import Verdict, choose, judge, ships
 from qsched_edge.errors import BundleError, QSchedError
 from qsched_edge.jaq.judge import Judge, TermSettings
 from qsched_edge.jaq.loss import Loss, Scores, weights_of
+from qsched_edge.journal import Journal
 from qsched_edge.lookup import lookup
 from qsched_edge.prompts import PromptSet, read_prompts
 from qsched_edge.recipes import ModelSpec, Recipe, resolve

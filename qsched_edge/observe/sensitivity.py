@@ -13,7 +13,7 @@ import onnx_ir as ir
 import onnxruntime as ort
 from qsched_runtime.sessions import DTYPES, Feeds, session_options
 
-from qsched_edge.calibrate.journal import Journal
+from qsched_edge.journal import Journal
 from qsched_edge.observe.allocation import Option
 from qsched_edge.observe.trajectory import read_feeds, spread
 from qsched_edge.quantize.encode import ENCODERS, SMALL, WeightRows
