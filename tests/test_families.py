@@ -201,3 +201,18 @@ def test_quantized_bundles_take_the_whole_path(spec: ModelSpec, bundle: Path, bi
     images = Sampler.from_pretrained(folder)(PROMPTS, seed=5, height=16, width=16).images
     assert images.shape == (2, 16, 16, 3)
     assert images.std() > 5
+
+
+def test_a_network_of_four_levels_is_captured_for_all_sizes() -> None:
+    """SD1.5 and SD-Turbo halve their latents three times."""
+    from qsched_edge.capture.unet import capture_unet
+
+    kinds = ("CrossAttnDownBlock2D", "DownBlock2D"), ("UpBlock2D", "CrossAttnUpBlock2D")
+    network = families.unet(32).config | {
+        "block_out_channels": [32] * 4,
+        "down_block_types": [kinds[0][0]] * 3 + [kinds[0][1]],
+        "up_block_types": [kinds[1][0]] + [kinds[1][1]] * 3,
+    }
+    shape = capture_unet(network, 24).model.graph.inputs[0].shape
+    assert shape is not None
+    assert [isinstance(dim, int) for dim in shape] == [False, True, False, False]
