@@ -11,7 +11,6 @@ import argparse
 import json
 import random
 import re
-import resource
 import subprocess
 import sys
 import time
@@ -46,7 +45,7 @@ def resident(process: psutil.Process) -> int:
 def watched(command: list[str], kill_after: float | None = None) -> dict[str, Any]:
     """Run `command`, killed after so many seconds if asked: exit code, seconds, peak bytes of its process tree."""
     start, peak = time.perf_counter(), 0
-    child = subprocess.Popen(command, cwd=ROOT)
+    child = subprocess.Popen(command, cwd=ROOT, stdout=sys.stderr)
     tree = psutil.Process(child.pid)
     while child.poll() is None:
         try:
@@ -88,10 +87,12 @@ def step(bundle: Path, side: int) -> dict[str, Any]:
     from qsched_runtime import manifest as manifests
     from qsched_runtime.sessions import Graph
 
+    from qsched_edge.memory import peak_bytes
+
     manifest, rng = manifests.read(bundle), np.random.default_rng(0)
     backbone = manifest.components[manifest.backbone]
     graph = Graph(bundle / backbone.file, ("CPUExecutionProvider",))
-    loaded = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    loaded = peak_bytes()
     shape = (1, *manifest.latents.shape(side, side))
     sampler = Sampler(manifest, {backbone.name: graph}, {})
     fixed = random_conditioning(sampler, graph, shape, rng)
@@ -101,7 +102,7 @@ def step(bundle: Path, side: int) -> dict[str, Any]:
         start = time.perf_counter()
         e = sampler.network_output(x, manifest.schedules[manifest.default_steps].timesteps[0], fixed)
         seconds.append(round(time.perf_counter() - start, 1))
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    peak = peak_bytes()
     file_bytes = sum(f.bytes for f in manifest.files if f.path.startswith(f"{backbone.name}/"))
     return {
         "side": side, "finite": bool(np.isfinite(e).all()), "seconds": seconds, "file_bytes": file_bytes,
@@ -130,7 +131,12 @@ def benchmark(model: str, output: Path, bits: int, max_ram: str, kills: int, sid
     """Everything for one model; what is there already is not made again."""
     folder, bundle = output / model, output / f"{model}-w{bits}"
     if not (folder / "model_index.json").is_file():
-        subprocess.run([sys.executable, "-m", "benchmarks.random_model", model, "-o", folder], cwd=ROOT, check=True)
+        subprocess.run(
+            [sys.executable, "-m", "benchmarks.random_model", model, "-o", folder],
+            cwd=ROOT,
+            check=True,
+            stdout=sys.stderr,
+        )
     command = export_command(recipe_for(model, folder), bundle, bits, max_ram)
     report: dict[str, Any] = {"model": model, "bits": bits, "max_ram": max_ram, "export": watched(command)}
     report["sizes"] = sizes(bundle)

@@ -62,7 +62,7 @@ def models(as_json: Json = False) -> None:
 
 @app.command()
 def export(
-    model: Annotated[str, typer.Option("-m", "--model", help="Recipe name, recipe file or diffusers folder.")],
+    model: Annotated[str, typer.Option("-m", "--model", help="Recipe name, recipe file, diffusers folder or hub id.")],
     bits: Annotated[
         int | None, typer.Option(help="Bits per weight: 2, 3, 4, 8, 16 or 32 (default: the recipe's).")
     ] = None,
@@ -97,9 +97,8 @@ def export(
     from qsched_edge.quantize.scheme import Scheme
     from qsched_edge.recipes import read_layers, resolve
 
-    Scheme(
-        4 if bits is None else bits, activation_bits=activation_bits
-    )  # refuse bad bits and methods before anything is read
+    # bad bits and methods are refused before anything is read
+    Scheme(4 if bits is None else bits, activation_bits=activation_bits)
     entry(method or "rtn")
     layers = read_layers(precision_map) if precision_map else None
     spec = resolve(model)

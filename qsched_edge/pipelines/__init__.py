@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from importlib import import_module
-
 from qsched_edge.errors import RecipeError, unknown_name
+from qsched_edge.lookup import lookup
 from qsched_edge.pipelines.layout import ComponentPlan, Layout
 from qsched_edge.pipelines.parts import Choices
 from qsched_edge.recipes import ModelSpec
@@ -23,5 +22,4 @@ def layout_of(spec: ModelSpec, choices: Choices = Choices()) -> Layout:  # noqa:
     """The bundle layout of a diffusers folder; a class nobody wrote a layout for is refused by name."""
     if spec.pipeline not in PIPELINES:
         raise RecipeError(f"{spec.folder}: {unknown_name('pipeline class', spec.pipeline, PIPELINES)}")
-    module, function = PIPELINES[spec.pipeline].split(":")
-    return getattr(import_module(module), function)(spec, choices)
+    return lookup(PIPELINES[spec.pipeline])(spec, choices)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib import import_module
 
 import numpy as np
 
 from qsched_edge.errors import QuantizeError, unknown_name
+from qsched_edge.lookup import lookup
 from qsched_edge.quantize.moments import Moments
 from qsched_edge.quantize.scheme import QuantizedMatrix, Scheme
 
@@ -41,5 +41,4 @@ def entry(name: str) -> Entry:
 
 
 def method(name: str) -> Method:
-    module, function = entry(name).path.split(":")
-    return getattr(import_module(module), function)
+    return lookup(entry(name).path)
