@@ -126,7 +126,7 @@ def export(
 
 @app.command()
 def quantize(
-    graph: Annotated[Path, typer.Argument(help="ONNX graph of opset 13 or newer.", show_default=False)],
+    graph: Annotated[Path, typer.Argument(help="ONNX graph of opset 11 or newer.", show_default=False)],
     output: Annotated[Path, typer.Option("-o", "--output", help="Graph to write; large ones get a _data file.")],
     bits: Annotated[int, typer.Option(help="Bits per weight: 2, 3, 4, 8 or 16.")] = 4,
     group_size: Annotated[int, typer.Option(help="Weights that share a scale: 16 to 256, or 0 for a channel.")] = 64,

@@ -59,9 +59,15 @@ class Report:
     def ratio(self) -> float:
         return self.bytes[0] / self.bytes[1]
 
+    @property
+    def unmoved(self) -> bool:
+        """Not one output differs: the branch that was run may not read the weights at all."""
+        return self.difference.max_abs == 0
+
     def json(self) -> dict[str, Any]:
         memory = {} if self.memory is None else {**asdict(self.memory), "ratio": round(self.memory.ratio, 2)}
-        difference = {**asdict(self.difference), "sqnr_db": round(self.difference.sqnr, 2)}
+        sqnr = None if self.unmoved else round(self.difference.sqnr, 2)
+        difference = {**asdict(self.difference), "sqnr_db": sqnr}
         return {**asdict(self), "ratio": round(self.ratio, 3), "difference": difference, "memory": memory}
 
     def text(self) -> str:
@@ -75,6 +81,8 @@ class Report:
             f"error  relative {d.relative:.3e}, SQNR {d.sqnr:.1f} dB, max abs {d.max_abs:.3e}"
             f" over {d.outputs:,} outputs; inputs: {d.inputs}",
         ]
+        if self.unmoved:
+            lines.append("       not one output differs: these inputs may not reach the weights; give --inputs")
         if d.equal < 1:
             lines.append(f"       {d.equal:.1%} of the integer outputs are equal")
         return "\n".join([*lines, self.memory.line] if self.memory else lines)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -342,6 +343,21 @@ def test_graphs_that_cannot_be_used_are_one_line(tmp_path: Path) -> None:
     nothing = model([N("Relu", ["x"], ["y"])], {"x": ("float32", [3])}, {})
     with pytest.raises(QuantizeError, match="nothing in"):
         convert(nothing, tmp_path)
-    old = model([N("MatMul", ["x", "w"], ["y"])], {"x": ("float32", ["n", 48])}, {"w": KN}, opset=11)
-    with pytest.raises(QuantizeError, match="opset 11: convert it to 13"):
+    old = model([N("MatMul", ["x", "w"], ["y"])], {"x": ("float32", ["n", 48])}, {"w": KN}, opset=10)
+    with pytest.raises(QuantizeError, match="opset 10: convert it to 11"):
         convert(old, tmp_path)
+
+
+def test_an_error_of_exactly_zero_is_not_taken_for_quality(tmp_path: Path) -> None:
+    nodes = [N("MatMul", ["x", "w"], ["p"]), N("Mul", ["p", "nothing"], ["y"])]
+    _, report = convert(linear(nodes, KN, nothing=np.zeros(1, np.float32)), tmp_path)
+    assert "not one output differs" in report.text()
+    assert json.loads(json.dumps(report.json(), allow_nan=False))["difference"]["sqnr_db"] is None
+
+
+def test_a_convolution_of_opset_11_is_lifted(tmp_path: Path) -> None:
+    weight = normal(32, 16, 3, 3)
+    graph = model([N("Conv", ["x", "w"], ["y"])], {"x": ("float32", ["n", 16, 8, 8])}, {"w": weight}, opset=11)
+    _, report = convert(graph, tmp_path)
+    assert report.opset == (11, 21)
+    assert 0 < report.difference.relative < 0.2

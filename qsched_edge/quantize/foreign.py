@@ -19,7 +19,7 @@ from qsched_edge.quantize.opset import BLOCKED_OPSET, PER_AXIS_OPSET, opset_of, 
 from qsched_edge.quantize.scheme import CHANNEL, Scheme
 from qsched_edge.quantize.uses import Use, reason_to_leave, uses_of
 
-OLDEST_OPSET = 13
+OLDEST_OPSET = 11
 ROLES = ("q", "scale", "zero", "shape")  # what the encoders append to a weight's name
 
 
@@ -47,7 +47,7 @@ class Prepared:
 
 
 def read_graph(path: Path) -> ir.Model:
-    """Read a graph of opset 13 or newer, its functions inlined and its large Constant nodes initializers."""
+    """Read a graph of opset 11 or newer, its functions inlined and its large Constant nodes initializers."""
     from onnx_ir.passes import common
 
     if not path.is_file():
