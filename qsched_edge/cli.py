@@ -229,10 +229,15 @@ def ablate(
     bundles: Annotated[list[Path], typer.Argument(help="Folders of bundles, such as W4A16 and W3A16 of one model.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder for report.json and report.html.")],
     points: Annotated[int, typer.Option(help="Grid points per axis; the grid's passes are every search's budget.")] = 7,
-    budget: Annotated[str, typer.Option(help="Another budget for each search: passes (20000) or time (5m).")] = "",
+    budget: Annotated[str, typer.Option(help="Another budget for all but the grid: passes (20000) or time (5m).")] = "",
     iterations: Annotated[int, typer.Option(help="Gradient iterations.")] = 24,
     fit_prompts: Annotated[int, typer.Option(help="Prompts to fit on.")] = 32,
     heldout_prompts: Annotated[int, typer.Option(help="Held-out prompts that measure.")] = 64,
+    rows: Annotated[
+        list[str], typer.Option("--rows", help="Groups of rows: searches, losses, columns, prompts (default: all).")
+    ] = [],  # noqa: B006
+    judge_prompts: Annotated[int, typer.Option(help="Held-out prompts for the second judge; 0 asks none.")] = 64,
+    judge_seeds: Annotated[int, typer.Option(help="Noise seeds for each of them.")] = 2,
     k: Annotated[float, typer.Option(help="JAQ = TC + k IQ.")] = 2.0,
     seed: Annotated[int, typer.Option(help="Seed of all noise and choices.")] = 0,
     model: Annotated[str | None, typer.Option("-m", "--model", help="Recipe or folder the bundles came from.")] = None,
@@ -252,7 +257,8 @@ def ablate(
         points=points, budget=budget, iterations=iterations, fit_prompts=fit_prompts, heldout_prompts=heldout_prompts,
         k=k, seed=seed, reference=reference, device=device, threads=threads,
     )  # fmt: skip
-    report = stage.ablate(bundles, output, settings, model, force, quiet)
+    judging = stage.Judging(judge_prompts, judge_seeds)
+    report = stage.ablate(bundles, output, settings, judging, rows or list(stage.GROUPS), model, force, quiet)
     show(report, as_json, stage.text_table(report) + f"\n{output / 'report.html'}")
 
 

@@ -36,11 +36,17 @@ def paired_difference(after: np.ndarray, before: np.ndarray, seed: int) -> Inter
 
 
 def interval(statistic: Callable[[np.ndarray], float], count: int, seed: int, number: int = RESAMPLES) -> Interval:
-    """`statistic(rows)` on all `count` rows and its percentile interval over resamples of them.
+    """`statistic(rows)` on all `count` rows and its percentile interval over resamples of them."""
+    values = [statistic(rows) for rows in resamples(count, seed, number)]
+    return percentiles(statistic(np.arange(count)), np.array(values))
 
-    Rows that come twice shift some statistics (a Fréchet distance grows): the mean shift is taken off again.
+
+def percentiles(estimate: float, resampled: np.ndarray, shift: bool = True) -> Interval:
+    """The percentile interval of an estimate whose values on resamples are `resampled`.
+
+    Rows that come twice shift some statistics (a Fréchet distance grows): the mean shift is taken off again. A ratio's
+    values have no mean to speak of where its denominator comes near zero: theirs stay (`shift` False).
     """
-    estimate, tail = statistic(np.arange(count)), (1 - LEVEL) / 2
-    values = np.array([statistic(rows) for rows in resamples(count, seed, number)])
-    low, high = np.quantile(values - (values.mean() - estimate), [tail, 1 - tail])
-    return Interval(estimate, float(low), float(high))
+    tail, apart = (1 - LEVEL) / 2, resampled.mean() - estimate if shift else 0.0
+    low, high = np.quantile(resampled - apart, [tail, 1 - tail])
+    return Interval(float(estimate), float(low), float(high))

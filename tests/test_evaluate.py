@@ -12,6 +12,7 @@ from qsched_edge.calibrate.search import SEARCHES
 from qsched_edge.errors import MetricError
 from qsched_edge.evaluate.classifier import Classifier
 from qsched_edge.evaluate.frechet import Frechet, Gaussian
+from qsched_edge.evaluate.judged import closed
 from qsched_edge.evaluate.page import difference
 from qsched_edge.intervals import interval, paired_difference
 
@@ -93,6 +94,7 @@ def test_ablation_reports_every_search_loss_column_and_prompt_count(
     command = (
         "ablate", bundles[4], "-o", tmp_path / "report", "--model", recipe, "--reference", bundles[32], "--points", 3,
         "--budget", 60, "--iterations", 2, "--fit-prompts", 3, "--heldout-prompts", 4, "--threads", 1,
+        "--judge-prompts", 4, "--judge-seeds", 1,
     )  # fmt: skip
     done = cli(*command, "--json", "--quiet")
     assert done.returncode == 0, done.stderr
@@ -104,12 +106,21 @@ def test_ablation_reports_every_search_loss_column_and_prompt_count(
     assert groups["loss"] == ["jaq", "text-image", "quality", "reference"]
     assert groups["fitting prompts"] == ["2", "3"]
     rows = {(r["group"], r["name"]): r for r in section["rows"]}
-    assert all(r["passes"] <= 60 for r in section["rows"])
+    assert all(r["passes"] <= 60 for r in section["rows"] if r["search"] != "grid")
+    assert rows["searches at equal passes", "grid"]["passes"] > 60  # the grid runs to its end
     assert rows["columns", "c_x only"]["c_eps"] == [1.0] * 4
     assert rows["columns", "c_eps only"]["c_x"] == [1.0] * 4
     assert rows["columns", "c_x and c_eps"]["gains"] == rows["loss", "jaq"]["gains"]  # one search, two questions
     assert np.shape(section["surface"]["mean"]) == (3, 3)
     assert section["surface"]["mean"][1][1] == pytest.approx(0.0, abs=1e-9)  # identity in the middle
+    judged = {(r["precision"], r["name"]): r for r in section["judged"]}
+    assert len(judged) == 2 + 11 + 2  # c = 1 twice, seven searches, four losses, two of them on full precision too
+    assert judged["full precision", "c = 1"]["differences"]["frechet"] == {"estimate": 0.0, "low": 0.0, "high": 0.0}
+    gap = judged["quantized", "c = 1"]["differences"]["jaq"]["estimate"]
+    found = judged["quantized", "loss: jaq"]
+    base = judged["quantized", "c = 1"]["means"]["jaq"]
+    assert gap == pytest.approx(base - judged["full precision", "c = 1"]["means"]["jaq"])
+    assert found["differences"]["jaq"]["estimate"] == pytest.approx(found["means"]["jaq"] - base)
     page = (tmp_path / "report/report.html").read_text()
     assert page.count("data:image/png;base64,") == 3 + 2 * 4 * 6  # plots; pictures and differences of six columns
     assert sorted(p.name for p in (tmp_path / "report").iterdir()) == ["report.html", "report.json"]
@@ -123,3 +134,24 @@ def test_difference_images_are_black_where_pictures_agree() -> None:
     assert found[0, 0].tolist() == [30] * 3
     assert found[1, 1].tolist() == [255] * 3
     assert found.sum() == 3 * (30 + 255)
+
+
+def test_the_share_of_a_gap_that_is_closed() -> None:
+    rng = np.random.default_rng(0)
+    was = 10 + rng.normal(0, 0.01, 201)
+    assert closed(was - 1.5, was, was - 3)["estimate"] == pytest.approx(0.5)
+    assert closed(was + 3, was, was - 3)["estimate"] == pytest.approx(-1.0)
+    noise = rng.normal(0, 1, 201)
+    assert closed(was, was, was + noise) is None  # no gap to speak of
+
+
+def test_a_full_precision_bundle_is_its_own_reference(bundles: dict[int, Path], recipe: Path, tmp_path: Path) -> None:
+    done = cli(
+        "ablate", bundles[32], "-o", tmp_path / "report", "--model", recipe, "--reference", bundles[32], "--points", 2,
+        "--iterations", 2, "--fit-prompts", 3, "--heldout-prompts", 4, "--threads", 1, "--rows", "losses",
+        "--judge-prompts", 4, "--judge-seeds", 1, "--json", "--quiet",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    (section,) = json.loads(done.stdout)["bundles"].values()
+    assert [r["name"] for r in section["rows"]] == ["jaq", "text-image", "quality"]
+    assert {r["precision"] for r in section["judged"]} == {"full precision"}

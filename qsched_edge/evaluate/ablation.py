@@ -1,7 +1,8 @@
 """ablate: what each part of the calibration is worth, for one bundle or several, in one report.
 
 Every row is a search from c = 1 on the same fitting prompts; its gains are measured in JAQ, TC and IQ on the same
-held-out prompts and noise. All scores go through one journal for each bundle, so that an interrupted ablation goes on.
+held-out prompts and noise. Where the recipe names an evaluator, the second judge sees the rows of the searches and
+losses. All scores go through one journal for each bundle, so that an interrupted ablation goes on.
 """
 
 from __future__ import annotations
@@ -17,18 +18,22 @@ from qsched_runtime import manifest as manifests
 
 from qsched_edge import progress
 from qsched_edge.bundle import coefficients_json
-from qsched_edge.calibrate.run import Workshop, open_workshop
+from qsched_edge.calibrate.run import Workshop, judge_of, open_workshop
 from qsched_edge.calibrate.search import SEARCHES, Point, Proposal, propose
 from qsched_edge.calibrate.settings import Settings
 from qsched_edge.calibrate.space import HIGH, LOW, line
 from qsched_edge.card import versions
-from qsched_edge.evaluate.run import full_precision
+from qsched_edge.errors import RequestError, unknown_name
+from qsched_edge.evaluate import judged as judges
+from qsched_edge.evaluate.run import classifier_of, full_precision
 from qsched_edge.intervals import paired_difference
 from qsched_edge.jaq.loss import LOSSES, Loss
 from qsched_edge.recipes import resolve
 from qsched_edge.staging import Staging, refuse_existing, write_json, write_text
 
-EQUAL_PASSES = "searches at equal passes"
+EQUAL_PASSES, LOSS, COLUMNS, COUNTS = "searches at equal passes", "loss", "columns", "fitting prompts"
+GROUPS = {"searches": EQUAL_PASSES, "losses": LOSS, "columns": COLUMNS, "prompts": COUNTS}
+ON_BOTH = (f"{EQUAL_PASSES}: free", f"{LOSS}: reference")  # full precision draws with these too
 SHOWN = 6  # pictures of each row
 CURVE = 6  # points of a curve whose held-out score is measured: the last ones of each doubling of passes
 PROMPTS = (2, 4, 8, 16)  # fitting prompts of the rows that ask how many are needed
@@ -47,41 +52,63 @@ class Row:
     count: int | None = None
 
 
-def rows_of(fit_prompts: int) -> list[Row]:
-    """The grid first: what it takes is what every other search may take."""
+@dataclass(frozen=True)
+class Judging:
+    """What the second judge sees: `prompts` held-out prompts (0: nothing), each with `seeds` noises."""
+
+    prompts: int = 64
+    seeds: int = 2
+
+
+def rows_of(fit_prompts: int, groups: Sequence[str] = tuple(GROUPS), full: bool = False) -> list[Row]:
+    """The grid first: what it takes is what every other search may take. A bundle in `full` precision is its own
+    reference, so that rows which compare with one are left out."""
+    for name in groups:
+        if name not in GROUPS:
+            raise RequestError(unknown_name("group of rows", name, GROUPS))
     counts = [*(n for n in PROMPTS if n < fit_prompts), fit_prompts]
     masks = (("c_x only", (True, False)), ("c_eps only", (False, True)), ("c_x and c_eps", (True, True)))
-    return [
+    rows = [
         *(Row(EQUAL_PASSES, name, name) for name in SEARCHES),
-        *(Row("loss", loss, "gradient", loss) for loss in LOSSES),
-        *(Row("columns", name, "gradient", moves=moves) for name, moves in masks),
-        *(Row("fitting prompts", str(n), "gradient", count=n) for n in counts),
+        *(Row(LOSS, loss, "gradient", loss) for loss in LOSSES),
+        *(Row(COLUMNS, name, "gradient", moves=moves) for name, moves in masks),
+        *(Row(COUNTS, str(n), "gradient", count=n) for n in counts),
     ]
+    compared = [r for r in rows if "reference" in (r.loss, r.name) or r.search == "closed"] if full else []
+    return [r for r in rows if r.group in {GROUPS[name] for name in groups} and r not in compared]
 
 
 def ablate(
     folders: Sequence[Path],
     output: Path,
     settings: Settings,
+    judging: Judging,
+    groups: Sequence[str],
     model: str | None,
     force: bool,
     quiet: bool,
 ) -> dict[str, Any]:
     """Returns the report written to `output`/report.json; `settings.points` sets the grid and so the budget."""
     refuse_existing(output, force)
+    rows_of(settings.fit_prompts, groups)
     raw = [manifests.read(f).raw for f in folders]
-    arguments = {"settings": asdict(settings), "model": model, "manifests": raw}
+    arguments = {"settings": asdict(settings), "judging": asdict(judging), "model": model, "manifests": raw}
     with Staging(output, arguments, force) as staging:
         sections, pictures = {}, {}
         for i, folder in enumerate(folders):
-            journal = staging.folder / f"journal-{i}"
-            sections[folder.name], pictures[folder.name] = ablate_one(folder, settings, model, journal, quiet)
-        report = {"bundles": sections, "settings": settings_json(settings), "versions": versions()}
+            one = One(folder, settings, judging, tuple(groups), model, staging, i, quiet)
+            sections[folder.name], pictures[folder.name] = ablate_one(one)
+        report = {
+            "bundles": sections,
+            "settings": settings_json(settings),
+            "judging": asdict(judging),
+            "versions": versions(),
+        }
         from qsched_edge.evaluate.ablation_page import page
 
         write_text(staging.folder / "report.html", page(report, pictures))
         write_json(staging.folder / "report.json", report)
-        staging.drop([f"journal-{i}" for i in range(len(folders))])
+        staging.drop(p.name for p in staging.folder.iterdir() if p.is_dir())
     return report
 
 
@@ -89,25 +116,66 @@ def settings_json(settings: Settings) -> dict[str, Any]:
     return {n: str(v) if isinstance(v, Path) else v for n, v in asdict(settings).items()}
 
 
-def ablate_one(
-    folder: Path, settings: Settings, model: str | None, journal: Path, quiet: bool
-) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+@dataclass(frozen=True)
+class One:
+    """One bundle's part of an ablation; `index` names its traces in the staging folder."""
+
+    folder: Path
+    settings: Settings
+    judging: Judging
+    groups: tuple[str, ...]
+    model: str | None
+    staging: Staging
+    index: int
+    quiet: bool
+
+    @property
+    def journal(self) -> Path:
+        return self.staging.folder / f"journal-{self.index}"
+
+
+def ablate_one(one: One) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """The report's section of one bundle, and pictures uint8 [SHOWN, H, W, 3] by row."""
-    manifest = manifests.read(folder)
-    spec = resolve(model or manifest.raw["provenance"]["recipe"])
-    full = full_precision(spec, manifest, settings.reference or folder.with_name(f"{spec.recipe.name}-w32"), quiet)
-    shop = open_workshop(folder, replace(settings, reference=full), None, None, model, journal, compare=True)
+    manifest = manifests.read(one.folder)
+    spec = resolve(one.model or manifest.raw["provenance"]["recipe"])
+    beside = one.settings.reference or one.folder.with_name(f"{spec.recipe.name}-w32")
+    full = full_precision(spec, manifest, beside, one.quiet)
+    settings = replace(one.settings, reference=full)
+    shop = open_workshop(one.folder, settings, None, None, one.model, one.journal, compare=True)
     try:
         jaq, budget, found = shop.loss("jaq"), settings.budget, []
-        for row in rows_of(settings.fit_prompts):
-            proposal = run_row(shop, row, budget, quiet)
-            budget = budget or str(proposal.passes)  # the grid's
+        for row in rows_of(settings.fit_prompts, one.groups, manifest.raw["provenance"]["bits"] == 32):
+            proposal = run_row(shop, row, budget if row.search != "grid" else "", one.quiet)
+            budget = budget or str(proposal.passes)  # the first row's, the grid's
             found.append({"group": row.group, "name": row.name, **measured(shop, jaq, row, proposal)})
-        shown = shop.sets["heldout"].prompts[:SHOWN]
-        section = {"rows": found, "surface": surface(shop, jaq), "budget": budget, "prompts": shown}
+        section = {
+            "rows": found,
+            "budget": budget,
+            "prompts": shop.sets["heldout"].prompts[:SHOWN],
+            "surface": surface(shop, jaq) if any(r["search"] == "grid" for r in found) else None,
+            "judged": judged_rows(one, shop, full, jaq, found),
+        }
         return section, drawn(shop, full, found)
     finally:
         shop.engine.close()
+
+
+def judged_rows(
+    one: One, shop: Workshop, full: Path, jaq: Loss, rows: Sequence[dict[str, Any]]
+) -> list[dict[str, Any]]:
+    """What the second judge says of the searches' and losses' coefficients; nothing where there is none to ask."""
+    if not one.judging.prompts or not shop.spec.recipe.evaluator:
+        return []
+    held, setup = shop.prompts[1].first(one.judging.prompts), shop.setup
+    samplers = {
+        name: Sampler.from_pretrained(path, providers=setup.providers, threads=setup.threads)
+        for name, path in ((judges.FULL, full), (judges.QUANTIZED, one.folder))
+    }
+    pair = judge_of(shop.spec.recipe), classifier_of(shop.spec)
+    bench = judges.Bench(samplers, pair, jaq, held, one.judging.seeds)
+    shown = [row for row in rows if row["group"] in (EQUAL_PASSES, LOSS)]
+    candidates = judges.candidates_of(shown, shop.steps, ON_BOTH, one.folder.resolve() == full.resolve())
+    return judges.judged(bench, candidates, one.staging, f"cell-{one.index}", one.quiet)
 
 
 def run_row(shop: Workshop, row: Row, budget: str, quiet: bool) -> Proposal:
@@ -160,7 +228,7 @@ def drawn(shop: Workshop, full: Path, rows: Sequence[dict[str, Any]]) -> dict[st
     quantized = Sampler.from_pretrained(shop.setup.bundle, providers=shop.setup.providers, threads=shop.setup.threads)
     exact = Sampler.from_pretrained(full, providers=shop.setup.providers, threads=shop.setup.threads)
     identity = Coefficients.identity(shop.steps)
-    wanted = {r["name"]: Coefficients(r["c_x"], r["c_eps"], r.get("bias")) for r in rows if r["group"] == "loss"}
+    wanted = {r["name"]: Coefficients(r["c_x"], r["c_eps"], r.get("bias")) for r in rows if r["group"] == LOSS}
 
     def draw(sampler: Sampler, coefficients: Coefficients) -> np.ndarray:
         return sampler(prompts, seed=list(seeds), num_inference_steps=shop.steps, coefficients=coefficients).images
@@ -181,4 +249,16 @@ def text_table(report: dict[str, Any]) -> str:
             g = row["gains"]["jaq"]
             interval = f"[{g['low']:+.3f}, {g['high']:+.3f}]"
             lines.append(f"  {row['group']:25} {row['name']:14} {g['estimate']:+.3f}  {interval:18} {row['passes']:8,}")
+        lines += judged_lines(section["judged"])
     return "\n".join(lines)
+
+
+def judged_lines(rows: Sequence[dict[str, Any]]) -> list[str]:
+    """The second judge's rows as plain text: Fréchet distance with its difference to c = 1, accuracy, JAQ."""
+    lines = ["  second judge: Fréchet distance (less is better), difference to c = 1, top-1, JAQ"] if rows else []
+    for row in rows:
+        f, means = row["differences"]["frechet"], row["means"]
+        interval = f"{f['estimate']:+.2f} [{f['low']:+.2f}, {f['high']:+.2f}]"
+        name = f"{row['precision']}, {row['name']}"
+        lines.append(f"  {name:52} {means['frechet']:6.2f} {interval:22} {means['top1']:6.1%} {means['jaq']:+.3f}")
+    return lines

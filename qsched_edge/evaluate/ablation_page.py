@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from qsched_edge.evaluate import plots
-from qsched_edge.evaluate.ablation import EQUAL_PASSES
+from qsched_edge.evaluate.ablation import COUNTS, EQUAL_PASSES
 from qsched_edge.evaluate.page import data_uri, difference, interval_text
 
 BASE = "full precision"  # what difference images compare with
@@ -32,20 +32,43 @@ def section_of(name: str, section: Mapping[str, Any], pictures: Mapping[str, np.
         {"title": title, "rows": [cells_of(r) for r in rows]}
         for title, rows in groupby(section["rows"], key=lambda r: r["group"])
     ]
-    of = {title: [r for r in section["rows"] if r["group"] == title] for title in (EQUAL_PASSES, "fitting prompts")}
-    drawings = {
-        "Best held-out JAQ so far against passes": plots.curves(of[EQUAL_PASSES]),
-        "JAQ on the paper's grid": plots.surface(section["surface"]["axis"], section["surface"]["mean"]),
-        "How many fitting prompts": plots.with_intervals(of["fitting prompts"], "fitting prompts"),
-    }
     return {
         "name": name,
         "budget": section["budget"],
         "groups": groups,
-        "plots": {title: png_uri(data) for title, data in drawings.items()},
+        "judged": [judged_of(row) for row in section["judged"]],
+        "plots": {title: png_uri(data) for title, data in drawings_of(section).items()},
         "columns": list(pictures),
         "shown": [shown_row(prompt, i, pictures) for i, prompt in enumerate(section["prompts"])],
     }
+
+
+def drawings_of(section: Mapping[str, Any]) -> dict[str, bytes]:
+    """PNG files by title, for the groups of rows that are there."""
+    of = {title: [r for r in section["rows"] if r["group"] == title] for title in (EQUAL_PASSES, COUNTS)}
+    drawings = {}
+    if of[EQUAL_PASSES]:
+        drawings["Best held-out JAQ so far against passes"] = plots.curves(of[EQUAL_PASSES])
+        drawings["JAQ on the paper's grid"] = plots.surface(section["surface"]["axis"], section["surface"]["mean"])
+    if of[COUNTS]:
+        drawings["How many fitting prompts"] = plots.with_intervals(of[COUNTS], COUNTS)
+    return drawings
+
+
+def judged_of(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Each measure, its difference to the base, the share of quantization's gap that is closed."""
+    forms = {"frechet": ("{:.2f}", "{:+.2f}"), "top1": ("{:.1%}", "{:+.1%}"), "top5": ("{:.1%}", "{:+.1%}"),
+             "jaq": ("{:+.3f}", "{:+.3f}")}  # fmt: skip
+    shares = row.get("closed", {})
+    cells = [
+        {
+            "value": form.format(row["means"][name]),
+            "difference": interval_text(row["differences"][name], signed),
+            "closed": interval_text(shares[name], "{:.0%}") if shares.get(name) else "",
+        }
+        for name, (form, signed) in forms.items()
+    ]
+    return {"precision": row["precision"], "name": row["name"], "cells": cells}
 
 
 def cells_of(row: Mapping[str, Any]) -> dict[str, Any]:
