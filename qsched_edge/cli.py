@@ -32,6 +32,7 @@ Force = Annotated[bool, typer.Option("--force", help="Replace an output that exi
 Quiet = Annotated[bool, typer.Option("--quiet", help="No progress bars.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 Provider = Annotated[list[str], typer.Option("--provider", help="onnxruntime provider, in order of preference.")]
+Memory = Annotated[str, typer.Option(help="low: keep 4-bit convolutions packed; fast: unpack them once.")]
 CPU = ["CPUExecutionProvider"]
 
 
@@ -184,6 +185,7 @@ def calibrate(
     engine: Annotated[str, typer.Option(help="local, or ray to use several processes or machines.")] = "local",
     ray_address: Annotated[str, typer.Option(help="Ray cluster to join (default: one on this machine).")] = "",
     workers: Annotated[int, typer.Option(help="Ray workers.")] = 2,
+    memory: Memory = "low",
     threads: Annotated[int | None, typer.Option(help="onnxruntime's threads (default: its own choice).")] = None,
     model: Annotated[str | None, typer.Option("-m", "--model", help="Recipe or folder the bundle came from.")] = None,
     provider: Provider = CPU,
@@ -195,6 +197,7 @@ def calibrate(
     settings = stage.Settings(
         tuple(search), loss, k, steps, budget, start, points, iterations, jacobian, check_gradient, fit_prompts,
         heldout_prompts, seed, text_image, quality, reference, device, tuple(provider), engine, ray_address, workers,
+        memory,
         threads,
     )  # fmt: skip
     result = stage.calibrate(bundle, settings, prompts, heldout, model, quiet)
@@ -245,6 +248,7 @@ def ablate(
         Path | None, typer.Option(help="32-bit bundle of the same weights (default: NAME-w32 beside the bundle).")
     ] = None,
     device: Annotated[str, typer.Option(help="cpu or cuda, for network and scorer alike.")] = "cpu",
+    memory: Memory = "low",
     threads: Annotated[int | None, typer.Option(help="onnxruntime's threads (default: its own choice).")] = None,
     force: Force = False,
     quiet: Quiet = False,
@@ -255,7 +259,7 @@ def ablate(
     stage = load("qsched_edge.evaluate.ablation", "evaluate")
     settings = calibration.Settings(
         points=points, budget=budget, iterations=iterations, fit_prompts=fit_prompts, heldout_prompts=heldout_prompts,
-        k=k, seed=seed, reference=reference, device=device, threads=threads,
+        k=k, seed=seed, reference=reference, device=device, memory=memory, threads=threads,
     )  # fmt: skip
     judging = stage.Judging(judge_prompts, judge_seeds)
     report = stage.ablate(bundles, output, settings, judging, rows or list(stage.GROUPS), model, force, quiet)
@@ -273,7 +277,7 @@ def run(
     negative_prompt: Annotated[str, typer.Option(help="What to avoid, where the model is guided.")] = "",
     height: Annotated[int | None, typer.Option(help="Pixels.")] = None,
     width: Annotated[int | None, typer.Option(help="Pixels.")] = None,
-    memory: Annotated[str, typer.Option(help="low: keep 4-bit convolutions packed; fast: unpack them once.")] = "low",
+    memory: Memory = "low",
     provider: Provider = CPU,
     force: Force = False,
 ) -> None:

@@ -28,11 +28,12 @@ def check_device(device: str) -> None:
         raise RequestError(unknown_name("device", device, PROVIDERS))
 
 
-def open_sampler(folder: Path, device: str, providers: Sequence[str], threads: int | None) -> Sampler:
+def open_sampler(folder: Path, device: str, providers: Sequence[str], memory: str, threads: int | None) -> Sampler:
     """The bundle's sampler on `device`; `providers` are those for the processor."""
     if device == "cpu":
-        return Sampler.from_pretrained(folder, providers=providers, threads=threads)
-    sampler = Sampler.from_pretrained(folder, providers=(PROVIDERS[device], PROVIDERS["cpu"]), threads=threads)
+        return Sampler.from_pretrained(folder, providers=providers, memory=memory, threads=threads)
+    both = (PROVIDERS[device], PROVIDERS["cpu"])
+    sampler = Sampler.from_pretrained(folder, providers=both, memory=memory, threads=threads)
     backbone = sampler.backbone.name
     return Sampler(
         sampler.manifest, {**sampler.graphs, backbone: BoundGraph(sampler.graphs[backbone], device)}, sampler.tokenizers

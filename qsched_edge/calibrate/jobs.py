@@ -50,6 +50,7 @@ class Setup:
     compare: bool = False
     device: str = "cpu"
     providers: tuple[str, ...] = ("CPUExecutionProvider",)
+    memory: str = "low"
     threads: int | None = None
 
 
@@ -89,7 +90,7 @@ class Worker:
         return Decoder(self.setup.vae, self.sampler.manifest.latents, self.setup.device)
 
     def open(self, folder: Path) -> Sampler:
-        return open_sampler(folder, self.setup.device, self.setup.providers, self.setup.threads)
+        return open_sampler(folder, self.setup.device, self.setup.providers, self.setup.memory, self.setup.threads)
 
     def objective(self, drawn: Drawn) -> Objective:
         if drawn not in self.objectives:

@@ -138,7 +138,7 @@ def setup_of(folder: Path, manifest: manifests.Manifest, spec: ModelSpec, settin
     return Setup(
         folder.resolve(), steps, terms_of(spec.recipe, settings), spec.part("vae"),
         settings.reference and settings.reference.resolve(), compare or settings.loss == "reference",
-        settings.device, settings.providers, settings.threads,
+        settings.device, settings.providers, settings.memory, settings.threads,
     )  # fmt: skip
 
 

@@ -13,6 +13,7 @@ from qsched_edge.calibrate.search import AUTO, SEARCHES, Tuning
 from qsched_edge.errors import RequestError, unknown_name
 from qsched_edge.jaq.loss import LOSSES
 
+MEMORY = ("low", "fast")
 STARTS = ("identity", "closed")
 
 
@@ -42,6 +43,7 @@ class Settings:
     engine: str = "local"
     ray_address: str = ""
     workers: int = 2
+    memory: str = "low"
     threads: int | None = None
 
     def __post_init__(self) -> None:
@@ -51,6 +53,7 @@ class Settings:
             ("start", (self.start,), STARTS),
             ("jacobian", (self.jacobian,), JACOBIANS),
             ("engine", (self.engine,), ENGINES),
+            ("memory", (self.memory,), MEMORY),
         ):
             for name in names:
                 if name not in known:

@@ -18,6 +18,7 @@ from qsched_runtime import manifest as manifests
 
 from qsched_edge import progress
 from qsched_edge.bundle import coefficients_json
+from qsched_edge.calibrate.device import open_sampler
 from qsched_edge.calibrate.run import Workshop, judge_of, open_workshop
 from qsched_edge.calibrate.search import SEARCHES, Point, Proposal, propose
 from qsched_edge.calibrate.settings import Settings
@@ -168,7 +169,7 @@ def judged_rows(
         return []
     held, setup = shop.prompts[1].first(one.judging.prompts), shop.setup
     samplers = {
-        name: Sampler.from_pretrained(path, providers=setup.providers, threads=setup.threads)
+        name: open_sampler(path, setup.device, setup.providers, setup.memory, setup.threads)
         for name, path in ((judges.FULL, full), (judges.QUANTIZED, one.folder))
     }
     pair = judge_of(shop.spec.recipe), classifier_of(shop.spec)
@@ -225,8 +226,10 @@ def drawn(shop: Workshop, full: Path, rows: Sequence[dict[str, Any]]) -> dict[st
     """The first held-out prompts by full precision, by the quantized model at c = 1 and by the rows of the losses."""
     held = shop.sets["heldout"]
     prompts, seeds = held.prompts[:SHOWN], range(held.first_seed, held.first_seed + len(held.prompts[:SHOWN]))
-    quantized = Sampler.from_pretrained(shop.setup.bundle, providers=shop.setup.providers, threads=shop.setup.threads)
-    exact = Sampler.from_pretrained(full, providers=shop.setup.providers, threads=shop.setup.threads)
+    setup = shop.setup
+    quantized, exact = (
+        open_sampler(path, setup.device, setup.providers, setup.memory, setup.threads) for path in (setup.bundle, full)
+    )
     identity = Coefficients.identity(shop.steps)
     wanted = {r["name"]: Coefficients(r["c_x"], r["c_eps"], r.get("bias")) for r in rows if r["group"] == LOSS}
 

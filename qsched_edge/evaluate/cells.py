@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from qsched_runtime import Coefficients, Sampler
 from qsched_runtime.image import to_uint8
+from qsched_runtime.sampler import draw
 
 from qsched_edge.errors import MetricError
 from qsched_edge.evaluate.classifier import Classifier
@@ -37,6 +38,17 @@ class Cell:
             return cls({m: stored[m] for m in METRICS}, stored["features"], stored["pictures"])
 
 
+def last_latents(
+    sampler: Sampler, prompts: Sequence[str], seeds: Sequence[int], coefficients: Coefficients
+) -> np.ndarray:
+    """float32 [B, C, h, w]: what the sampler ends with, not yet decoded."""
+    schedule, streams = sampler.schedule(None, coefficients), sampler.streams(seeds, len(prompts))
+    conditioning = sampler.condition(prompts)
+    x = draw(streams, conditioning.shape) * np.float32(schedule.table.init_noise_sigma)
+    *_, last = sampler.trajectory(x, conditioning, schedule, streams)
+    return last.x_next
+
+
 def measure(
     sampler: Sampler,
     coefficients: Coefficients,
@@ -54,7 +66,7 @@ def measure(
         some = jobs[start : start + BATCH]
         texts = [prompts[p] for p, _ in some]
         noise = [REPORT_SEEDS + s * 10_000 + p for p, s in some]
-        images = sampler.decode(sampler(texts, seed=noise, coefficients=coefficients).latents)
+        images = sampler.decode(last_latents(sampler, texts, noise, coefficients))
         scores, (ranking, features) = judge.scores(images, texts), classifier(images)
         if not scores.finite:
             raise MetricError("a JAQ term is not finite: the pictures or the scorer are broken")

@@ -46,6 +46,20 @@ def with_intervals(rows: Sequence[Mapping[str, Any]], xlabel: str) -> bytes:
     return png(figure)
 
 
+def against(rows: Sequence[Mapping[str, Any]]) -> bytes:
+    """The second judge's Fréchet distance over JAQ, both as differences to c = 1 with their intervals."""
+    figure, axes = empty("JAQ over c = 1", "Fréchet distance over c = 1 (less is better)")
+    for row in rows[1:]:
+        x, y = (row["differences"][name] for name in ("jaq", "frechet"))
+        ends = [[[d["estimate"] - d["low"]], [d["high"] - d["estimate"]]] for d in (x, y)]
+        label = row["name"].rpartition(": ")[2] if row["name"].startswith("searches") else row["name"]
+        axes.errorbar(x["estimate"], y["estimate"], ends[1], ends[0], fmt="o", capsize=2, label=label)
+    axes.axhline(0, color="gray", linewidth=0.6)
+    axes.axvline(0, color="gray", linewidth=0.6)
+    axes.legend(fontsize=7)
+    return png(figure)
+
+
 def empty(xlabel: str, ylabel: str) -> tuple[Any, Any]:
     from matplotlib.figure import Figure
 
