@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from onnx import helper
 
 from qsched_edge.errors import QuantizeError
 from qsched_edge.quantize.layout import LAYOUTS
-from qsched_edge.quantize.resident import resident
+from qsched_edge.quantize.resident import Resident, resident
 from qsched_edge.quantize.scheme import GROUP_SIZES, Scheme, pack, unpack
 from qsched_edge.quantize_graph import Report, Settings, quantize
 
@@ -148,10 +149,20 @@ def test_onnxruntime_keeps_4_bit_weights_packed(case: str, tmp_path: Path, monke
     print(case, found)
 
 
-def test_weights_that_are_unpacked_at_load_are_said_loudly(tmp_path: Path) -> None:
+def test_floats_are_widened_at_load_and_said(tmp_path: Path) -> None:
     proto = model([N("MatMul", ["x", "w"], ["y"])], {"x": ("float32", [1, 3072])}, {"w": normal(3072, 3072)}, opset=21)
     output, _ = converted(proto, tmp_path, Scheme(16))
     found = resident(output)
     assert found.ratio > 1.6
-    assert found.line.startswith("WARNING")
+    assert found.float16 == 2 * 3072 * 3072
+    assert found.line.endswith("at most while it loads")
+    assert "18 MiB of it float16, widened at load" in found.line
     assert "Cast" in operators(output)
+
+
+def test_integers_that_are_unpacked_at_load_are_said_loudly() -> None:
+    packed = Resident(file=100 * 2**20, float16=10 * 2**20, growth=180 * 2**20, peak=200 * 2**20)
+    assert packed.packed
+    assert not packed.line.startswith("WARNING")
+    unpacked = replace(packed, growth=740 * 2**20)  # 90 MiB of 4 bits as float32, and the floats
+    assert unpacked.line.startswith("WARNING: weights do not stay packed: in memory 740 MiB, 7.40 times the file")
