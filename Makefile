@@ -1,10 +1,11 @@
-# make demo: the whole path on the embedded model; make test: the tests; make check: lint, types and tests.
+# make demo: the whole path on the embedded model; make test: the tests; make check: lint, types and tests;
+# make evidence: what docs/evidence.md claims, measured anew; make slow: the tests that the default leaves out.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test compat check lint types install train clean
+.PHONY: demo evidence test slow compat check lint types install train clean
 
 install: $(READY)
 
@@ -22,6 +23,12 @@ demo: $(READY)
 
 test: $(READY)
 	$(BIN)/python -m pytest
+
+slow: $(READY)
+	$(BIN)/python -m pytest -m slow
+
+evidence: $(READY)
+	$(BIN)/python -m benchmarks.evidence -o evidence --write docs/evidence.md
 
 COMPAT := .venv-compat
 compat: $(READY) $(COMPAT)/.ready

@@ -81,18 +81,20 @@ def sizes(bundle: Path) -> dict[str, Any]:
 
 
 def step(bundle: Path, side: int) -> dict[str, Any]:
-    """One step of the backbone alone on random text states: seconds of the second run, peak bytes of this process."""
+    """One step of the backbone alone on random text states, twice: seconds, and bytes of this process at most, when the
+    session is loaded and in the end (less what the interpreter and its libraries took before)."""
     import numpy as np
     from qsched_runtime import Sampler
     from qsched_runtime import manifest as manifests
     from qsched_runtime.sessions import Graph
 
-    from qsched_edge.memory import peak_bytes
+    from qsched_edge.memory import current_bytes, peak_bytes
 
     manifest, rng = manifests.read(bundle), np.random.default_rng(0)
     backbone = manifest.components[manifest.backbone]
+    before = current_bytes()
     graph = Graph(bundle / backbone.file, ("CPUExecutionProvider",))
-    loaded = peak_bytes()
+    loaded = current_bytes() - before
     shape = (1, *manifest.latents.shape(side, side))
     sampler = Sampler(manifest, {backbone.name: graph}, {})
     fixed = random_conditioning(sampler, graph, shape, rng)
@@ -106,7 +108,7 @@ def step(bundle: Path, side: int) -> dict[str, Any]:
     file_bytes = sum(f.bytes for f in manifest.files if f.path.startswith(f"{backbone.name}/"))
     return {
         "side": side, "finite": bool(np.isfinite(e).all()), "seconds": seconds, "file_bytes": file_bytes,
-        "loaded_bytes": loaded, "peak_bytes": peak,
+        "loaded_bytes": loaded, "resident_bytes": current_bytes() - before, "peak_bytes": peak,
     }  # fmt: skip
 
 

@@ -9,6 +9,7 @@ import torch
 from qsched_runtime import Coefficients, ScheduleTable, Step
 
 from qsched_edge.calibrate.adjoint import batch_gradient, extra_passes
+from qsched_edge.errors import MetricError
 from qsched_edge.jaq.loss import Loss
 
 STEPS, SHAPE = 3, (2, 4, 3, 3)
@@ -108,3 +109,15 @@ def test_bias_gradient_is_a_channels_finite_difference() -> None:
 
     _, found = batch_gradient(objective, torch.sin, batch, CANDIDATE, LOSS, "none")  # type: ignore[arg-type]
     assert found[2, 1, 2] == pytest.approx((total(1e-3) - total(-1e-3)) / 2e-3, rel=0.01)
+
+
+def test_a_term_without_a_gradient_is_an_error_and_not_a_zero() -> None:
+    objective = objective_of(Network(MIX, 0.1))
+    objective.terms = lambda x, images, batch: (
+        (images**2).mean(dim=(1, 2, 3)),
+        images.detach().mean(dim=(1, 2, 3)),
+        None,
+    )
+    both = Loss((1.0, 2.0, 0.0), (0.0,) * 3, (1.0,) * 3)
+    with pytest.raises(MetricError, match="quality's metric has no gradient"):
+        batch_gradient(objective, lambda x: x, None, CANDIDATE, both, "none")

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from qsched_edge.errors import MetricError
 from qsched_edge.jaq.clip import ClipModel
-from qsched_edge.jaq.judge import Judge, TermSettings
+from qsched_edge.jaq.judge import QUALITY, Judge, TermSettings, term_of
 from qsched_edge.jaq.loss import Loss, Scores, weights_of
 from qsched_edge.jaq.reference import reference
 
@@ -121,6 +121,27 @@ def test_hps_is_open_clips_vit_h_14_with_the_checkpoint_that_is_named(
         image = model.encode_image((images - mean) / std, normalize=True)
         text = model.encode_text(open_clip.get_tokenizer("ViT-S-32-alt")(list(PROMPTS)), normalize=True)
         np.testing.assert_allclose(term(images, PROMPTS), (image * text).sum(1), atol=1e-5)
+
+
+@pytest.mark.slow
+def test_pyiqas_metrics_give_one_number_for_each_picture() -> None:
+    pytest.importorskip("pyiqa")
+    images = torch.rand(3, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    values = {}
+    for name in ("piqe", "entropy"):
+        settings = TermSettings(quality=f"pyiqa:{name}")
+        term = term_of(QUALITY, settings.quality, settings, "cpu")
+        values[name] = term(images, (*PROMPTS, "a dog"))
+        assert values[name].shape == (3,)
+        alone = torch.cat([term(image[None], PROMPTS[:1]) for image in images])
+        np.testing.assert_allclose(values[name].detach(), alone.detach(), rtol=1e-5)
+        assert term.low <= values[name].min() <= values[name].max() <= term.high
+    grays = (images * 255).mul(torch.tensor([0.299, 0.587, 0.114]).reshape(1, 3, 1, 1)).sum(1)
+    for gray, value in zip(grays, values["entropy"], strict=True):
+        counts = np.histogram(gray.round(), bins=256, range=(0, 256))[0] / gray.numel()
+        assert float(value) == pytest.approx(-np.sum(counts * np.log2(counts, where=counts > 0)), abs=0.1)
+    with pytest.raises(MetricError, match="without a reference picture"):
+        term_of(QUALITY, "pyiqa:psnr", TermSettings(quality="pyiqa:psnr"), "cpu")
 
 
 def test_losses_weigh_the_terms_they_name() -> None:

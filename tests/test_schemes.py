@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -147,6 +149,28 @@ def test_onnxruntime_keeps_4_bit_weights_packed(case: str, tmp_path: Path, monke
     assert found.peak >= found.growth
     assert found.file == sum(f.stat().st_size for f in tmp_path.glob("out.onnx*"))
     print(case, found)
+
+
+RUN_ONCE = """
+import sys
+from pathlib import Path
+import numpy as np
+from qsched_runtime.sessions import Graph
+from qsched_edge.memory import current_bytes
+before = current_bytes()
+graph = Graph(Path(sys.argv[1]), ["CPUExecutionProvider"], memory=sys.argv[2], threads=1)
+graph({"x": np.ones((1, 910, 3, 3), np.float32)})
+print(current_bytes() - before)
+"""
+
+
+def test_a_run_gives_back_the_convolutions_it_unpacked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One such weight is 17 MB of float32 while its operator runs."""
+    monkeypatch.setattr("qsched_edge.quantize_graph.ONE_FILE", 0)
+    node, shape, x = LARGE["conv"]
+    output, _ = converted(model([node], {"x": x}, {"w": normal(*shape)}, opset=21), tmp_path, Scheme(4, 64))
+    grown = {m: int(subprocess.check_output([sys.executable, "-c", RUN_ONCE, output, m])) for m in ("low", "fast")}
+    assert grown["low"] < 12 * 2**20 < 16 * 2**20 < grown["fast"]
 
 
 def test_floats_are_widened_at_load_and_said(tmp_path: Path) -> None:

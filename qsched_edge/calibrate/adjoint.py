@@ -18,7 +18,8 @@ from qsched_runtime.schedule import FoldedSchedule
 
 from qsched_edge.calibrate.decoder import Decoder
 from qsched_edge.calibrate.objective import Batch, Objective
-from qsched_edge.jaq.loss import Loss
+from qsched_edge.errors import MetricError
+from qsched_edge.jaq.loss import TERMS, Loss
 
 JACOBIANS = {
     "none": "J = 0: exact for the last step, a surrogate before it; no extra pass",
@@ -49,11 +50,18 @@ def batch_gradient(
 def last_gradient(
     objective: Objective, decoder: Decoder, batch: Batch, latents: np.ndarray, loss: Loss
 ) -> tuple[float, np.ndarray]:
-    """Summed loss and its gradient float64 [B, C, h, w] in the last latents."""
+    """Summed loss and its gradient float64 [B, C, h, w] in the last latents.
+
+    Raises MetricError for a term that counts and does not depend on them as far as torch knows.
+    """
     import torch
 
     x = torch.from_numpy(latents).to(objective.judge.device).requires_grad_()
-    total = loss(*objective.terms(x, decoder(x), batch)).sum()
+    terms = objective.terms(x, decoder(x), batch)
+    for name, weight, term in zip(TERMS, loss.weights, terms, strict=True):
+        if weight and not (term is not None and term.requires_grad):
+            raise MetricError(f"{name}'s metric has no gradient: search without one, by free, line, grid or blackbox")
+    total = loss(*terms).sum()
     (u,) = torch.autograd.grad(total, x)
     return float(total.detach()), u.double().cpu().numpy()
 

@@ -46,7 +46,7 @@ def create(name: str, device: str) -> Any:
         raise MetricError(f"pyiqa has no metric {name!r} without a reference picture: see pyiqa.list_models('NR')")
     try:
         with offline():
-            return pyiqa.create_metric(name, device=device, as_loss=True)
+            return pyiqa.create_metric(name, device=device, as_loss=True, loss_reduction="none")
     except Exception as error:  # pyiqa, torch and the hub's client each raise their own for a missing file
         hint = f"python -c \"import pyiqa; pyiqa.create_metric('{name}')\""
         raise MetricError(f"pyiqa's {name} cannot be set up offline; fetch its weights with: {hint}") from error
@@ -61,7 +61,7 @@ def offline() -> Iterator[None]:
     def refuse(url: str, *rest: Any, **options: Any) -> None:
         raise OSError(f"{url} would be downloaded")
 
-    was, load = hub.HF_HUB_OFFLINE, torch.hub.download_url_to_file
+    was, load, setting = hub.HF_HUB_OFFLINE, torch.hub.download_url_to_file, os.environ.get("HF_HUB_OFFLINE")
     hub.HF_HUB_OFFLINE, torch.hub.download_url_to_file = True, refuse
     os.environ["HF_HUB_OFFLINE"] = "1"
     try:
@@ -69,6 +69,8 @@ def offline() -> Iterator[None]:
     finally:
         hub.HF_HUB_OFFLINE, torch.hub.download_url_to_file = was, load
         os.environ.pop("HF_HUB_OFFLINE")
+        if setting is not None:
+            os.environ["HF_HUB_OFFLINE"] = setting
 
 
 def bounds(text: str | None, sign: float) -> tuple[float, float]:
