@@ -63,14 +63,14 @@ ROWS = (
     Row("rtn W8A8 g64", (8, 8)),
     Row("rtn W4A16 g64", (4, 16)),
     Row("rtn W4A8 g64", (4, 8)),
+    Row("INC SmoothQuant, QDQ", config=whole_graph.SMOOTHQUANT),
+    Row("INC static INT8, QDQ", config=whole_graph.STATIC),
+    Row("INC dynamic INT8", config={"approach": "dynamic", "reduce_range": False}),
     Row("INC RTN, linear W4 g32", weight_only="RTN"),
     Row("INC GPTQ, linear W4 g32", weight_only="GPTQ"),
     Row("INC AWQ, linear W4 g32", weight_only="AWQ"),
-    Row("INC dynamic INT8", config={"approach": "dynamic", "reduce_range": False}),
     Row("INC static INT8, QDQ, all operators", config={**whole_graph.STATIC, "op_type_dict": None}),
-    Row("INC static INT8, QDQ", config=whole_graph.STATIC),
     Row("INC static INT8, QLinear", config={**whole_graph.STATIC, "quant_format": "default"}),
-    Row("INC SmoothQuant, QDQ", config=whole_graph.SMOOTHQUANT),
 )
 
 
