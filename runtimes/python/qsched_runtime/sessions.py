@@ -37,7 +37,6 @@ def session_options(memory: str, threads: int | None) -> ort.SessionOptions:
     """`memory` "low" keeps 4-bit convolutions packed, "fast" unpacks them to float32 at load."""
     options = ort.SessionOptions()
     options.log_severity_level = 3
-    options.add_session_config_entry("session.x64quantprecision", "1")  # without VNNI, INT8 products would saturate
     if memory == "fast":
         options.add_session_config_entry("session.disable_quant_qdq", "1")
     if threads is not None:
