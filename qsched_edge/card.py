@@ -67,6 +67,7 @@ def provenance(
         "calibration_prompts": dict(prompts or {}),
         "target": settings.target and asdict(settings.target),
         "group_size": spec.recipe.group_size,
+        "symmetric": spec.recipe.symmetric,
         "sources": dict(sources),
         "versions": versions(),
     }

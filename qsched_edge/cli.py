@@ -70,10 +70,10 @@ def export(
     output: Output = None,
     method: Annotated[
         str | None,
-        typer.Option(help="Quantizer: rtn (round to nearest), mse (searched scales), gptq (default: the recipe's)."),
+        typer.Option(help="Quantizer: rtn, mse, gptq, or smoothquant for W8A8 (default: the recipe's)."),
     ] = None,
     calib_prompts: Annotated[
-        Path | None, typer.Option(help="Prompts that mse, gptq and target sizes observe (default: the recipe's).")
+        Path | None, typer.Option(help="Prompts that all but rtn observe the model with (default: the recipe's).")
     ] = None,
     calib_count: Annotated[int, typer.Option(help="How many of them to draw; 0: observe nothing.")] = 64,
     target_size: Annotated[

@@ -20,6 +20,7 @@ from qsched_edge.capture.graph import Captured
 from qsched_edge.card import copy_licenses, model_card, model_index, provenance, versions
 from qsched_edge.errors import QuantizeError, RecipeError, WeightsError, unknown_name
 from qsched_edge.journal import Journal
+from qsched_edge.lookup import lookup
 from qsched_edge.lora import FusedWeights, lora_components
 from qsched_edge.memory import RamLimit
 from qsched_edge.observe import allocation, sensitivity
@@ -61,6 +62,10 @@ class ExportSettings:
             raise QuantizeError("a target size is reached by observing the model: --calib-count must not be 0")
         if not self.calibration.count and not methods.entry(self.method).blind:
             raise QuantizeError(f"{self.method} observes the model: --calib-count must not be 0")
+        if self.whole and (self.bits, self.activation_bits, self.target) != (8, 8, None):
+            raise QuantizeError(f"{self.method} is W8A8 without a target size: give --bits 8 --activation-bits 8")
+        if self.whole and self.ram.limit is not None:
+            raise QuantizeError(f"{self.method} holds the whole backbone in memory: leave --max-ram out, or use rtn")
 
     @property
     def precision(self) -> str:
@@ -69,8 +74,13 @@ class ExportSettings:
 
     def scheme(self, recipe: Recipe, component: str, weight: str, kind: str = "", bits: int | None = None) -> Scheme:
         """What `weight` gets when the rest gets `bits` (default: the settings')."""
-        method = methods.entry(self.method).tables if kind == "embedding" else ""
+        method = methods.entry(self.method).tables if kind == "embedding" or self.whole else ""
         return recipe.scheme(component, weight, bits or self.bits, method or self.method, self.activation_bits)
+
+    @property
+    def whole(self) -> bool:
+        """Does the method take the backbone's graph as a whole?"""
+        return methods.entry(self.method).whole
 
     @property
     def uses_moments(self) -> bool:
@@ -78,7 +88,7 @@ class ExportSettings:
 
     @property
     def observes(self) -> bool:
-        return self.uses_moments or self.target is not None
+        return self.uses_moments or self.target is not None or self.whole
 
 
 def target_of(size: int | None, ratio: float | None) -> allocation.Target | None:
@@ -86,8 +96,19 @@ def target_of(size: int | None, ratio: float | None) -> allocation.Target | None
     return None if size is None and ratio is None else allocation.Target(size, ratio)
 
 
-def export(spec: ModelSpec, settings: ExportSettings, output: Path, force: bool = False, quiet: bool = False) -> Path:
-    """Write the bundle of `spec` to `output` with all coefficients one; finished components survive an interruption."""
+def export(
+    spec: ModelSpec,
+    settings: ExportSettings,
+    output: Path,
+    force: bool = False,
+    quiet: bool = False,
+    observation: Observation | None = None,
+) -> Path:
+    """Write the bundle of `spec` to `output` with all coefficients one; finished components survive an interruption.
+
+    `observation` is an earlier one of the same model and prompts; without it the export makes its own where it needs
+    one.
+    """
     layout = layout_of(spec, settings.choices)
     check_components(spec.recipe.layers, layout)
     sources = source_hashes(spec, layout) | lora_sources(spec, layout)
@@ -101,15 +122,17 @@ def export(spec: ModelSpec, settings: ExportSettings, output: Path, force: bool 
         "prompts": watched,
     }
     with Staging(output, arguments, force) as staging:
-        observation = None
         if prompts and not all((staging.folder / c.name).exists() for c in layout.components):
-            observation = observed(spec, settings, layout, prompts, staging, quiet)
+            observation = observation or observed(spec, settings, layout, prompts, staging, quiet)
             choose_precision(spec, settings, layout, observation, staging.folder, quiet)
         if settings.target:
             spec = replace(spec, recipe=replace(spec.recipe, layers=read_layers(staging.folder / PRECISION)))
         for plan in layout.components:
-            moments_of = observation.moments_of(plan.name) if observation else lambda name: None
-            staging.part(plan.name, partial(write_component, spec, plan, settings, quiet, moments_of))
+            moments_of = observation.moments_of(plan.name) if observation and prompts else lambda name: None
+            write = partial(write_component, spec, plan, settings, quiet, moments_of)
+            if settings.whole and observation and plan.name == layout.backbone:
+                write = partial(write_whole, spec, plan, settings, observation)
+            staging.part(plan.name, write)
         staging.drop(name for name in TRACES if (staging.folder / name).exists())
         finish(spec, settings, layout, staging.folder, sources, watched)
     return output
@@ -122,6 +145,14 @@ def check_components(layers: Mapping[str, int], layout: Layout) -> None:
         component = name.partition(".")[0]
         if component not in known:
             raise RecipeError(f"precision map: {unknown_name('component', component, known)}")
+
+
+def check_weights(layers: Mapping[str, int], component: str, known: list[str]) -> None:
+    """Raise RecipeError for a precision map that names a weight the component lacks."""
+    for name in layers:
+        owner, _, weight = name.partition(".")
+        if owner == component and weight not in known:
+            raise RecipeError(f"precision map: {unknown_name('weight', weight, known)[:300]}")
 
 
 def observed(
@@ -177,10 +208,7 @@ def write_component(
 ) -> None:
     """model.onnx, model.onnx_data, config.json and a report of the precisions in `folder`."""
     captured = captured_of(plan)
-    for name in spec.recipe.layers:
-        component, _, weight = name.partition(".")
-        if component == plan.name and weight not in captured.weight_names:
-            raise RecipeError(f"precision map: {unknown_name('weight', weight, captured.weight_names)[:300]}")
+    check_weights(spec.recipe.layers, plan.name, captured.weight_names)
     weights = weights_of(spec, plan)
     total = sum(2 * prod(weights.shape(name)) for name in captured.weight_names)
     with progress.bar(f"{plan.name} {settings.precision}", total, "B", quiet) as advance:
@@ -197,6 +225,27 @@ def write_component(
     shutil.copyfile(config, folder / "config.json")
     kept = {layer.name: layer.precision for layer in layers if prod(layer.shape) >= SMALL}
     write_json(folder / LAYERS, {"precision": precision_of(layers), "outputs": captured.outputs, "layers": kept})
+    say_memory(plan.name, folder / GRAPH, settings.ram)
+
+
+def write_whole(
+    spec: ModelSpec, plan: ComponentPlan, settings: ExportSettings, observation: Observation, folder: Path
+) -> None:
+    """The same files as `write_component`, by a method that takes the observed 32-bit graph as a whole."""
+
+    def stays_float(weight: str) -> bool:
+        bits = settings.scheme(spec.recipe, plan.name, weight).weight_bits
+        if bits < settings.bits:
+            raise QuantizeError(f"{settings.method} has no {bits} bits for {weight}: give the precision map 8 or more")
+        return bits > settings.bits
+
+    report = read_json(observation.reference / plan.name / LAYERS)
+    check_weights(spec.recipe.layers, plan.name, list(report["layers"]))
+    quantize = lookup(methods.entry(settings.method).path)
+    integers = quantize(observation.graph(plan.name), observation.feeds_of(plan.name), stays_float, folder / GRAPH)
+    layers = {name: settings.precision if name in integers else found for name, found in report["layers"].items()}
+    shutil.copyfile(plan.source / "config.json", folder / "config.json")
+    write_json(folder / LAYERS, {**report, "precision": settings.precision, "layers": layers})
     say_memory(plan.name, folder / GRAPH, settings.ram)
 
 

@@ -44,6 +44,7 @@ class Recipe:
     bits: int = 4
     method: str = "rtn"
     group_size: int = 64
+    symmetric: bool = False
     precision: Mapping[str, int] = field(default_factory=dict)
     keep: Mapping[str, int] = field(default_factory=dict)
     layers: Mapping[str, int] = field(default_factory=dict)
@@ -68,14 +69,11 @@ class Recipe:
     def scheme(self, component: str, weight: str, bits: int, method: str, activation_bits: int = 16) -> Scheme:
         """The scheme of one weight when the model is exported at `bits`: what `layers` says, where it says anything;
         else `precision` and `keep` only ever raise the bits."""
-        exact = self.layers.get(f"{component}.{weight}")
-        if exact is not None:
-            return Scheme(exact, self.group_size, method=method, activation_bits=activation_bits)
-        wanted = max(bits, self.precision.get(component, bits))
-        for pattern, kept in self.keep.items():
-            if fnmatch(f"{component}.{weight}", pattern):
-                wanted = max(wanted, kept)
-        return Scheme(wanted, self.group_size, method=method, activation_bits=activation_bits)
+        wanted = self.layers.get(f"{component}.{weight}")
+        if wanted is None:
+            kept = [more for pattern, more in self.keep.items() if fnmatch(f"{component}.{weight}", pattern)]
+            wanted = max([bits, self.precision.get(component, bits), *kept])
+        return Scheme(wanted, self.group_size, self.symmetric, method, activation_bits)
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from qsched_edge import export as export_stage
+from benchmarks.remembered import captures_remembered
 from qsched_edge import torchvision_schema
 
 torchvision_schema.declare()
@@ -26,19 +26,7 @@ def cli(*arguments: object, timeout: int = 600) -> subprocess.CompletedProcess[s
 
 @pytest.fixture(scope="session", autouse=True)
 def captures_are_remembered() -> Iterator[None]:
-    """Tracing is what takes long: one architecture is captured once in a test run, each export gets a copy."""
-    from qsched_edge.capture.graph import Captured
-    from qsched_edge.pipelines.layout import ComponentPlan
-
-    remembered: dict[str, Captured] = {}
-
-    def capture(plan: ComponentPlan) -> Captured:
-        key = repr((plan.capture.func.__qualname__, plan.capture.args))  # type: ignore[attr-defined]
-        known = remembered.setdefault(key, plan.capture()) if key not in remembered else remembered[key]
-        return Captured(known.model.clone(), known.inputs, known.outputs)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(export_stage, "captured_of", capture)
+    with captures_remembered():
         yield
 
 

@@ -117,8 +117,9 @@ def test_each_method_lowers_the_error_of_the_one_before(bits: int, width: int) -
     """On columns wider than one lazy block: tr(dW H dW^T) of gptq < mse < rtn."""
     weight, moments = weights(24, width, 2), Moments((correlated(width, 2).astype(np.float32),))
     scheme = Scheme(bits, 64)
-    errors = [output_error(method(name)(weight, scheme, moments).dequantize() - weight, moments) for name in METHODS]
-    assert list(METHODS) == ["rtn", "mse", "gptq"]
+    streamed = [name for name, entry in METHODS.items() if not entry.whole]
+    errors = [output_error(method(name)(weight, scheme, moments).dequantize() - weight, moments) for name in streamed]
+    assert streamed == ["rtn", "mse", "gptq"]
     assert errors[2] < errors[1] < errors[0]
 
 

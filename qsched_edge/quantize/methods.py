@@ -1,4 +1,4 @@
-"""The methods by name; each is `(weight float32 [N, K], Scheme, Moments or None) -> QuantizedMatrix`."""
+"""The methods by name; most are `(weight float32 [N, K], Scheme, Moments or None) -> QuantizedMatrix`."""
 
 from __future__ import annotations
 
@@ -18,18 +18,25 @@ Method = Callable[[np.ndarray, Scheme, Moments | None], QuantizedMatrix]
 @dataclass(frozen=True)
 class Entry:
     """Where a method lives ("module:function"), whether it uses the moments of a layer's inputs, whether it can do
-    without them, and the method for tables, whose rows are looked up and have no inputs ("": itself)."""
+    without having seen the model run, and the method for tables, whose rows are looked up and have no inputs ("":
+    itself).
+
+    A method that takes the `whole` backbone is a function of another kind, see whole_graph.py; `tables` then is the
+    method for all other components.
+    """
 
     path: str
     observes: bool = False
     blind: bool = True
     tables: str = ""
+    whole: bool = False
 
 
 METHODS = {
     "rtn": Entry("qsched_edge.quantize.neural_compressor:round_to_nearest"),
     "mse": Entry("qsched_edge.quantize.scale_search:least_squared_error", observes=True),
     "gptq": Entry("qsched_edge.quantize.gptq:gptq", observes=True, blind=False, tables="mse"),
+    "smoothquant": Entry("qsched_edge.quantize.whole_graph:smoothquant", blind=False, tables="rtn", whole=True),
 }
 
 
@@ -41,4 +48,5 @@ def entry(name: str) -> Entry:
 
 
 def method(name: str) -> Method:
+    """One that takes weight by weight."""
     return lookup(entry(name).path)

@@ -1,0 +1,31 @@
+"""Tracing is what takes long in a small export: one architecture is captured once, each export gets a copy."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from qsched_edge import export as stage
+from qsched_edge.capture.graph import Captured
+from qsched_edge.pipelines.layout import ComponentPlan
+
+
+@contextmanager
+def captures_remembered() -> Iterator[None]:
+    """Within it, exports of one process share their captures; they stay in memory, so large models are not for it."""
+    remembered: dict[str, Captured] = {}
+    capture = stage.captured_of
+
+    def recalled(plan: ComponentPlan) -> Captured:
+        key = repr((plan.capture.func.__qualname__, plan.capture.args))  # type: ignore[attr-defined]
+        known = remembered[key] = remembered.get(key) or capture(plan)
+        model = known.model.clone()
+        for node in model.graph:
+            node.name = None  # cloning gives every node one, which would be stored
+        return Captured(model, known.inputs, known.outputs)
+
+    stage.captured_of = recalled
+    try:
+        yield
+    finally:
+        stage.captured_of = capture
