@@ -164,6 +164,9 @@ def calibrate(
         str, typer.Option(help="jaq, text-image, quality or reference (full precision's latents).")
     ] = "jaq",
     k: Annotated[float, typer.Option(help="JAQ = TC + k IQ.")] = 2.0,
+    guard: Annotated[
+        bool, typer.Option(help="With --reference: ship nothing that moves the pictures away from full precision's.")
+    ] = True,
     steps: Annotated[int | None, typer.Option(help="Step count to calibrate (default: the bundle's).")] = None,
     budget: Annotated[str, typer.Option(help="Most passes (20000) or time (90s, 5m) that one search takes.")] = "",
     start: Annotated[
@@ -179,7 +182,8 @@ def calibrate(
     text_image: Annotated[str, typer.Option(help="TC's metric: clip, hps (default: the recipe's).")] = "",
     quality: Annotated[str, typer.Option(help="IQ's metric: clip-iqa, pyiqa:NAME (default: the recipe's).")] = "",
     reference: Annotated[
-        Path | None, typer.Option(help="32-bit bundle of the same weights, for closed forms.", show_default=False)
+        Path | None,
+        typer.Option(help="32-bit bundle of the same weights, to compare with.", show_default=False),
     ] = None,
     device: Annotated[str, typer.Option(help="cpu or cuda, for network and scorer alike.")] = "cpu",
     engine: Annotated[str, typer.Option(help="local, or ray to use several processes or machines.")] = "local",
@@ -195,7 +199,7 @@ def calibrate(
     """Learn c_x and c_eps on the quantized graph and write them into the bundle; identity always competes."""
     stage = load("qsched_edge.calibrate.run", "calibrate")
     settings = stage.Settings(
-        tuple(search), loss, k, steps, budget, start, points, iterations, jacobian, check_gradient, fit_prompts,
+        tuple(search), loss, k, guard, steps, budget, start, points, iterations, jacobian, check_gradient, fit_prompts,
         heldout_prompts, seed, text_image, quality, reference, device, tuple(provider), engine, ray_address, workers,
         memory,
         threads,

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import ROOT
 from hypothesis import given
 from hypothesis import strategies as st
 from qsched_runtime import Coefficients, Sampler
@@ -17,7 +18,7 @@ from qsched_edge.calibrate.budget import Budget
 from qsched_edge.calibrate.memo import Memo
 from qsched_edge.calibrate.objective import Objective
 from qsched_edge.calibrate.run import calibrate, judge_of
-from qsched_edge.calibrate.safeguards import collapse, saturation, warnings_of
+from qsched_edge.calibrate.safeguards import collapse, departure, saturation, warnings_of
 from qsched_edge.calibrate.search import Proposal
 from qsched_edge.calibrate.settings import Settings
 from qsched_edge.calibrate.space import at_bounds
@@ -26,6 +27,7 @@ from qsched_edge.errors import BundleError, PromptsError, RequestError
 from qsched_edge.intervals import Interval
 from qsched_edge.jaq.loss import Scores
 from qsched_edge.journal import Journal
+from qsched_edge.prompts import read_prompts
 from qsched_edge.recipes import resolve
 
 FEW = Settings(search=("grid", "gradient"), points=3, iterations=2, fit_prompts=4, heldout_prompts=4, threads=1)
@@ -104,6 +106,19 @@ def test_one_half_chooses_and_the_other_decides() -> None:
     assert chosen.proposal.search == "grid"
     assert not ships(chosen)  # nor does the runner-up slip in: that would be choosing on the deciding prompts
     assert ships(choose([sound, verdict("line", 0.1, 0.4)]))
+
+
+def test_what_moves_away_from_full_precision_does_not_ship() -> None:
+    nearer, farther = Interval(0.1, 0.05, 0.2), Interval(-0.1, -0.2, -0.05)
+    undecided = Interval(-0.1, -0.2, 0.1)
+    away = replace(verdict("free", 0.9, 0.5), nearer=(farther, farther))
+    assert not ships(away)
+    assert departure(away)[0].startswith("free: moves the pictures away from full precision's, so it does not ship")
+    assert ships(replace(away, nearer=(undecided, undecided)))
+    stays = replace(verdict("closed", 0.3, 0.1), nearer=(nearer, nearer))
+    assert choose([away, stays]).proposal.search == "closed"  # though its loss gains less
+    assert choose([away, replace(stays, nearer=(nearer, farther))]).proposal.search == "closed"  # no say for deciders
+    assert not departure(stays)
 
 
 def test_choosing_among_noise_ships_as_seldom_as_the_interval_says() -> None:
@@ -222,3 +237,20 @@ def test_bad_requests_leave_the_bundle_alone(
         with pytest.raises(RequestError, match=message):
             Settings(**bad)  # type: ignore[arg-type]
     assert (copy / "qsched.json").read_bytes() == before
+
+
+def test_a_reference_says_whether_the_pictures_come_nearer(copy: Path, bundles: dict[int, Path], recipe: Path) -> None:
+    settings = replace(FEW, search=("grid",), reference=bundles[32])
+    record = calibrate(copy, settings, None, None, str(recipe), quiet=True).record
+    (found,) = record["candidates"]
+    coefficients = Coefficients(found["c_x"], found["c_eps"])
+    held = read_prompts(ROOT / "calib_prompts/emoji-heldout.txt").first(4)
+    seeds = [1_000_000 + i for i in range(4)]
+    samplers = {bits: Sampler.from_pretrained(bundles[bits], threads=1) for bits in (4, 32)}
+    identity = Coefficients.identity(4)
+    target = samplers[32](held, seed=seeds, coefficients=identity).latents.astype(np.float64)
+    gains = [
+        ((samplers[4](held, seed=seeds, coefficients=c).latents - target) ** 2).mean() for c in (identity, coefficients)
+    ]
+    assert found["reference_gain"]["estimate"] == pytest.approx(gains[0] - gains[1], rel=1e-4, abs=1e-9)
+    assert not any("nothing compared" in w for w in record["warnings"])

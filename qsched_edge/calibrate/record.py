@@ -44,6 +44,7 @@ def candidate_json(verdict: Verdict) -> dict[str, Any]:
         "fit": p.fit,
         "choosing_gain": asdict(verdict.choosing) if verdict.choosing else None,
         "heldout_gain": asdict(verdict.deciding),
+        "reference_gain": asdict(verdict.nearer[1]) if verdict.nearer[1] else None,
         **cost_json(p),
         "curve": [[point.passes, point.fit] for point in p.curve],
         "notes": p.notes,

@@ -19,7 +19,7 @@ from qsched_edge.calibrate.engines import ENGINES, Cluster, Engine
 from qsched_edge.calibrate.jobs import Drawn, Setup
 from qsched_edge.calibrate.pictures import Pictures
 from qsched_edge.calibrate.record import BOUNDS, Result, candidate_json
-from qsched_edge.calibrate.safeguards import collapse, saturation, warnings_of
+from qsched_edge.calibrate.safeguards import UNCOMPARED, collapse, departure, saturation, warnings_of
 from qsched_edge.calibrate.search import STARTED, Problem, Proposal, propose
 from qsched_edge.calibrate.settings import Settings
 from qsched_edge.calibrate.verdicts import Verdict, choose, judge, ships
@@ -43,6 +43,7 @@ SEARCH_OPTIONS = (
     "check_gradient",
     "loss",
     "k",
+    "guard",
 )  # what is asked, not the answers
 PLACE_OPTIONS = ("engine", "ray_address", "workers")  # they change no answer either
 
@@ -137,7 +138,7 @@ def setup_of(folder: Path, manifest: manifests.Manifest, spec: ModelSpec, settin
         check_reference(settings.reference, manifest)
     return Setup(
         folder.resolve(), steps, terms_of(spec.recipe, settings), spec.part("vae"),
-        settings.reference and settings.reference.resolve(), compare or settings.loss == "reference",
+        settings.reference and settings.reference.resolve(), compare or settings.compares,
         settings.device, settings.providers, settings.memory, settings.threads,
     )  # fmt: skip
 
@@ -231,8 +232,10 @@ def warnings(shop: Workshop, verdicts: Sequence[Verdict], before: Scores) -> lis
     judge = Judge(shop.setup.terms, shop.setup.device)
     found = saturation("text_image", before.text_image, judge.text_image)
     found += saturation("quality", before.quality, judge.quality)
+    if not shop.setup.compare:
+        found.append(UNCOMPARED)
     for v in verdicts:
-        found += warnings_of(v.proposal) + collapse(v.proposal.search, v.scores, before)
+        found += departure(v) + warnings_of(v.proposal) + collapse(v.proposal.search, v.scores, before)
     return found
 
 

@@ -6,10 +6,14 @@ import numpy as np
 
 from qsched_edge.calibrate.search import Proposal
 from qsched_edge.calibrate.space import at_bounds
+from qsched_edge.calibrate.verdicts import Verdict
 from qsched_edge.jaq.judge import Term
 from qsched_edge.jaq.loss import Scores
 
 SATURATED, SHARE = 0.01, 0.5  # within 1 % of a term's range from its end, for half of the pictures
+UNCOMPARED = (
+    "nothing compared the pictures with full precision's: a loss can rise while they get worse; give --reference BUNDLE"
+)
 COLLAPSED = 0.2  # of the deviation at c = 1
 
 
@@ -24,6 +28,18 @@ def warnings_of(proposal: Proposal) -> list[str]:
     if proposal.spent:
         found.append(f"{proposal.search}: the budget ended the search")
     return found
+
+
+def departure(verdict: Verdict) -> list[str]:
+    """A proposal whose pictures lie farther from full precision's than those of c = 1."""
+    if not verdict.moves_away:
+        return []
+    by = verdict.nearer[1]
+    assert by is not None
+    return [
+        f"{verdict.proposal.search}: moves the pictures away from full precision's, so it does not ship: reference "
+        f"{by.estimate:+.4f} [{by.low:+.4f}, {by.high:+.4f}]"
+    ]
 
 
 def saturation(name: str, values: np.ndarray, term: Term) -> list[str]:

@@ -25,6 +25,7 @@ class Settings:
     search: tuple[str, ...] = ("auto",)
     loss: str = "jaq"
     k: float = 2.0
+    guard: bool = True
     steps: int | None = None
     budget: str = ""
     start: str = "identity"
@@ -80,6 +81,11 @@ class Settings:
         if self.start == "closed":
             named.add("closed")
         return tuple(sorted(named, key=lambda n: (n != "closed", list(SEARCHES).index(n))))
+
+    @property
+    def compares(self) -> bool:
+        """Are the pictures compared with full precision's?"""
+        return self.loss == "reference" or (self.guard and self.reference is not None)
 
     @property
     def tuning(self) -> Tuning:

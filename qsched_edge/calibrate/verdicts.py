@@ -20,35 +20,60 @@ BROKEN = -1e6  # the loss of proposals whose held-out pictures are not finite: n
 @dataclass(frozen=True)
 class Verdict:
     """A proposal's gain in loss over c = 1 with its 95 % interval: on the prompts that choose (None where there is one
-    proposal only, and nothing to choose), and on those that decide."""
+    proposal only, and nothing to choose), and on those that decide.
+
+    `nearer` are the gains in the reference term on the same two sets, None where no full precision was drawn: above
+    zero the pictures have come nearer to full precision's, below zero they have moved away.
+    """
 
     proposal: Proposal
     choosing: Interval | None
     deciding: Interval
     scores: Scores  # on the deciding prompts
+    nearer: tuple[Interval | None, Interval | None] = (None, None)
+
+    @property
+    def moves_away(self) -> bool:
+        return away(self.nearer[1])
+
+
+def away(nearer: Interval | None) -> bool:
+    """Does the whole interval lie below zero?"""
+    return nearer is not None and nearer.high < 0
 
 
 def choose(verdicts: Sequence[Verdict]) -> Verdict:
-    """The largest gain on the choosing prompts: the deciding ones have no say in it, so their interval stays honest."""
-    return max(verdicts, key=lambda v: v.choosing.estimate if v.choosing else 0.0)
+    """The largest gain on the choosing prompts among those that do not move away from full precision there; among all
+    if every one does. The deciding prompts have no say in it, so their interval stays honest."""
+    return max(verdicts, key=lambda v: (not away(v.nearer[0]), v.choosing.estimate if v.choosing else 0.0))
 
 
 def ships(chosen: Verdict) -> bool:
-    """Only if the interval on the deciding prompts lies above zero; identity ships otherwise."""
-    return chosen.deciding.low > 0
+    """Only if the gain's interval on the deciding prompts lies above zero and the pictures do not move away from full
+    precision's there; identity ships otherwise."""
+    return chosen.deciding.low > 0 and not chosen.moves_away
 
 
 def judge(
     proposals: Sequence[Proposal], choosing: Pictures | None, deciding: Pictures, loss: Loss, seed: int
 ) -> tuple[list[Verdict], Scores]:
     """Each proposal against identity, same prompts and noise, paired; and identity's scores on the deciding prompts."""
-    if choosing is None:
-        first: list[Interval | None] = [None] * len(proposals)
-    else:
-        first = list(gains(proposals, choosing, loss, seed)[0])
+    first: list[Interval | None] = [None] * len(proposals)
+    first_nearer = first
+    if choosing is not None:
+        found, after, plain = gains(proposals, choosing, loss, seed)
+        first, first_nearer = list(found), [nearer(scores, plain, seed) for scores in after]
     second, scores, before = gains(proposals, deciding, loss, seed)
-    verdicts = [Verdict(*row) for row in zip(proposals, first, second, scores, strict=True)]
+    both = zip(first_nearer, (nearer(s, before, seed) for s in scores), strict=True)
+    verdicts = [Verdict(*row) for row in zip(proposals, first, second, scores, both, strict=True)]
     return verdicts, before
+
+
+def nearer(after: Scores, before: Scores, seed: int) -> Interval | None:
+    """The paired gain in the reference term, None where it was not measured or is not finite."""
+    if after.reference is None or before.reference is None or not after.finite:
+        return None
+    return paired_difference(after.reference, before.reference, seed)
 
 
 def gains(

@@ -125,8 +125,13 @@ def closed(now: np.ndarray, was: np.ndarray, goal: np.ndarray) -> dict[str, floa
 
     None where the gap's interval holds zero: there is nothing to close.
     """
-    gap = goal - was
+    gap, step = centred(goal - was), centred(now - was)
     if not percentiles(gap[0], gap[1:]).excludes_zero:
         return None
-    share = (now - was) / gap
+    share = step / gap
     return asdict(percentiles(share[0], share[1:], shift=False))
+
+
+def centred(values: np.ndarray) -> np.ndarray:
+    """The resampled values around the estimate, which comes first: resamples shift a Fréchet distance."""
+    return np.concatenate([values[:1], values[1:] - values[1:].mean() + values[0]])
