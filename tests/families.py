@@ -48,6 +48,14 @@ def vae(channels: int = 4, **settings):  # type: ignore[no-untyped-def]
     )
 
 
+def tiny_vae(channels: int = 4):  # type: ignore[no-untyped-def]
+    from diffusers import AutoencoderTiny
+
+    blocks = {"num_encoder_blocks": (1, 1), "num_decoder_blocks": (1, 1)}
+    widths = {"encoder_block_out_channels": (16, 16), "decoder_block_out_channels": (16, 16)}
+    return AutoencoderTiny(latent_channels=channels, **blocks, **widths)
+
+
 def unet(cross: int, **settings):  # type: ignore[no-untyped-def]
     from diffusers import UNet2DConditionModel
 

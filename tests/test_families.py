@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import families
@@ -171,6 +172,32 @@ def test_sampling_starts_from_a_picture_as_diffusers_does(spec: ModelSpec, bundl
     sampler = Sampler.from_pretrained(bundle)
     ours = sampler(PROMPTS, seed=5, num_inference_steps=steps, image=picture, strength=0.5).images
     assert_same(ours, theirs)
+
+
+def test_a_tiny_decoder_draws_and_reads_pictures_as_in_diffusers(tmp_path: Path) -> None:
+    from diffusers import StableDiffusionImg2ImgPipeline
+    from PIL import Image
+
+    spec = saved_miniature("sd-turbo", tmp_path)
+    tiny = families.tiny_vae()
+    tiny.save_pretrained(tmp_path / "tiny")
+    config = json.loads((tmp_path / "tiny/config.json").read_text())
+    config.pop("block_out_channels", None)  # older files lack it
+    (tmp_path / "tiny/config.json").write_text(json.dumps(config))
+    recipe = tmp_path / "mini-sd-turbo.toml"
+    recipe.write_text('tiny_decoder = "tiny"\n' + recipe.read_text())
+    spec, choices = resolve(str(recipe)), Choices(encoder=True, decoder="tiny")
+    bundle = export(spec, ExportSettings(32, choices=choices), tmp_path / "w32", quiet=True)
+    oracle = stock_pipeline(spec)
+    oracle.vae = tiny.eval()
+    assert_draws_alike(spec, bundle, oracle, SIZES[1])
+    pipeline = StableDiffusionImg2ImgPipeline(**oracle.components, requires_safety_checker=False)
+    pipeline.set_progress_bar_config(disable=True)
+    picture = np.random.default_rng(0).integers(0, 256, size=(16, 16, 3), dtype=np.uint8)
+    pictures = [Image.fromarray(picture)] * 2
+    theirs = drawn_by_diffusers(pipeline, spec, image=pictures, strength=0.5, num_inference_steps=4)
+    sampler = Sampler.from_pretrained(bundle)
+    assert_same(sampler(PROMPTS, seed=5, num_inference_steps=4, image=picture, strength=0.5).images, theirs)
 
 
 def test_negative_prompts_guide_as_diffusers_does(spec: ModelSpec, bundle: Path, oracle) -> None:  # type: ignore[no-untyped-def]

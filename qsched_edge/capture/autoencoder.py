@@ -13,7 +13,8 @@ CLASSES = ("AutoencoderKL", "AutoencoderTiny")
 
 
 def pixels_per_latent(config: dict[str, Any]) -> int:
-    return int(2 ** (len(config["block_out_channels"]) - 1))
+    blocks = config.get("block_out_channels") or config["decoder_block_out_channels"]  # AutoencoderTiny's older files
+    return int(2 ** (len(blocks) - 1))
 
 
 def capture_decoder(config: dict[str, Any]) -> Captured:

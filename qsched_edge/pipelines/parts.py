@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from qsched_runtime.manifest import LatentSpec
@@ -49,26 +50,20 @@ def clip_plan(spec: ModelSpec, name: str, tokenizer: str, hidden_states: bool = 
 
 
 def autoencoder_plans(spec: ModelSpec, choices: Choices) -> tuple[ComponentPlan, ...]:
-    """The decoder and, if chosen, the encoder."""
-    folder, config = spec.part("vae"), spec.config("vae")
-    decoder_folder, decoder_config = (folder, config) if choices.decoder == "full" else tiny(spec)
-    plans = [
-        ComponentPlan(
-            "vae_decoder",
-            "vae",
-            decoder_folder,
-            partial(autoencoder.capture_decoder, decoder_config),
-            {"latent_sample": "latents"},
-        )
-    ]
+    """The decoder and, if chosen, the encoder of the same autoencoder: both scale latents alike."""
+    folder, config = autoencoder_of(spec, choices)
+    decode = partial(autoencoder.capture_decoder, config)
+    plans = [ComponentPlan("vae_decoder", "vae", folder, decode, {"latent_sample": "latents"})]
     if choices.encoder:
         capture = partial(autoencoder.capture_encoder, config)
         plans.append(ComponentPlan("vae_encoder", "vae", folder, capture, {"sample": "image"}))
     return tuple(plans)
 
 
-def tiny(spec: ModelSpec) -> tuple[Any, dict[str, Any]]:
-    """Folder and configuration of the recipe's tiny decoder."""
+def autoencoder_of(spec: ModelSpec, choices: Choices) -> tuple[Path, dict[str, Any]]:
+    """Folder and configuration of the model's own autoencoder, or of the recipe's tiny one."""
+    if choices.decoder == "full":
+        return spec.part("vae"), spec.config("vae")
     if not spec.recipe.tiny_decoder:
         raise RecipeError(f"recipe {spec.recipe.name} names no tiny_decoder: add the folder of an AutoencoderTiny")
     folder = spec.locate(spec.recipe.tiny_decoder)
@@ -78,8 +73,8 @@ def tiny(spec: ModelSpec) -> tuple[Any, dict[str, Any]]:
 def latent_spec(
     spec: ModelSpec, choices: Choices, channels: int, size: int, multiple_of: int, patch: int
 ) -> LatentSpec:
-    """Scaling of the decoder that ships: tiny decoders read the latents as they are."""
-    config = spec.config("vae") if choices.decoder == "full" else tiny(spec)[1]
+    """Scaling of the autoencoder that ships: tiny ones take the latents as they are."""
+    _, config = autoencoder_of(spec, choices)
     return LatentSpec(
         channels=channels,
         height=spec.recipe.height // autoencoder.pixels_per_latent(config) if spec.recipe.height else size,
