@@ -68,8 +68,8 @@ def sizes(bundle: Path) -> dict[str, Any]:
     from qsched_runtime import manifest as manifests
 
     from qsched_edge.bundle import bundle_bytes, component_bytes
-    from qsched_edge.evaluate.run import choices_of
     from qsched_edge.evaluate.sizes import fp16_bytes
+    from qsched_edge.pipelines.parts import choices_of
     from qsched_edge.recipes import resolve
 
     manifest = manifests.read(bundle)

@@ -12,6 +12,9 @@ import torch
 from conftest import ROOT
 from qsched_runtime import Sampler
 
+from qsched_edge.calibrate.decoder import Decoder
+from qsched_edge.calibrate.run import setup_of
+from qsched_edge.calibrate.settings import Settings as CalibrationSettings
 from qsched_edge.export import Choices, ExportSettings, export
 from qsched_edge.recipes import ModelSpec, resolve
 
@@ -198,6 +201,10 @@ def test_a_tiny_decoder_draws_and_reads_pictures_as_in_diffusers(tmp_path: Path)
     theirs = drawn_by_diffusers(pipeline, spec, image=pictures, strength=0.5, num_inference_steps=4)
     sampler = Sampler.from_pretrained(bundle)
     assert_same(sampler(PROMPTS, seed=5, num_inference_steps=4, image=picture, strength=0.5).images, theirs)
+    setup = setup_of(bundle, sampler.manifest, spec, CalibrationSettings(), False)
+    z = np.random.default_rng(0).normal(size=(2, 4, 8, 8)).astype(np.float32)
+    differentiable = Decoder(setup.vae, sampler.manifest.latents)(torch.from_numpy(z)).numpy()
+    np.testing.assert_allclose(differentiable, np.clip(sampler.decode(z) / 2 + 0.5, 0, 1), atol=1e-4)
 
 
 def test_negative_prompts_guide_as_diffusers_does(spec: ModelSpec, bundle: Path, oracle) -> None:  # type: ignore[no-untyped-def]

@@ -7,21 +7,25 @@ from typing import TYPE_CHECKING
 
 from qsched_runtime.manifest import LatentSpec
 
+from qsched_edge.recipes import read_json
+
 if TYPE_CHECKING:
     import torch
 
 
 class Decoder:
-    """The diffusers VAE in `folder`, full precision: latents [B, C, h, w] -> pictures float32 [B, 3, H, W] in 0..1."""
+    """The diffusers autoencoder in `folder`, of either class, in full precision: latents [B, C, h, w] -> pictures
+    float32 [B, 3, H, W] in 0..1."""
 
     def __init__(self, folder: Path, latents: LatentSpec, device: str = "cpu") -> None:
         from qsched_edge import torchvision_schema
 
         torchvision_schema.declare()
+        import diffusers
         import torch
-        from diffusers import AutoencoderKL
 
-        vae = AutoencoderKL.from_pretrained(folder, torch_dtype=torch.float32, local_files_only=True)
+        kind = read_json(folder / "config.json").get("_class_name", "AutoencoderTiny")
+        vae = getattr(diffusers, kind).from_pretrained(folder, torch_dtype=torch.float32, local_files_only=True)
         self.vae, self.latents = vae.to(device).eval().requires_grad_(False), latents
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:

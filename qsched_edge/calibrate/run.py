@@ -28,6 +28,7 @@ from qsched_edge.jaq.judge import Judge, TermSettings
 from qsched_edge.jaq.loss import Loss, Scores, weights_of
 from qsched_edge.journal import Journal
 from qsched_edge.lookup import lookup
+from qsched_edge.pipelines.parts import autoencoder_of, choices_of
 from qsched_edge.prompts import PromptSet, read_prompts
 from qsched_edge.recipes import ModelSpec, Recipe, resolve
 
@@ -137,7 +138,8 @@ def setup_of(folder: Path, manifest: manifests.Manifest, spec: ModelSpec, settin
     if settings.reference:
         check_reference(settings.reference, manifest)
     return Setup(
-        folder.resolve(), steps, terms_of(spec.recipe, settings), spec.part("vae"),
+        folder.resolve(), steps, terms_of(spec.recipe, settings),
+        autoencoder_of(spec, choices_of(manifest))[0],
         settings.reference and settings.reference.resolve(), compare or settings.compares,
         settings.device, settings.providers, settings.memory, settings.threads,
     )  # fmt: skip

@@ -25,7 +25,7 @@ from qsched_edge.evaluate.frechet import Frechet
 from qsched_edge.export import ExportSettings, export
 from qsched_edge.intervals import Interval, interval, paired_difference
 from qsched_edge.jaq.judge import Judge
-from qsched_edge.pipelines import Choices
+from qsched_edge.pipelines.parts import choices_of
 from qsched_edge.prompts import read_prompts
 from qsched_edge.recipes import ModelSpec, resolve
 from qsched_edge.staging import Staging, refuse_existing, write_json, write_text
@@ -172,11 +172,6 @@ def sizes(spec: ModelSpec, manifest: manifests.Manifest) -> dict[str, Any]:
             "ratio": sum(half.values()) / bundles.bundle_bytes(manifest),
         },
     }
-
-
-def choices_of(manifest: manifests.Manifest) -> Choices:
-    """The choices the bundle was exported with."""
-    return Choices(**manifest.raw["provenance"]["choices"])
 
 
 def seconds_per_image(samplers: dict[str, Sampler], folder: Path, settings: Settings) -> dict[str, float]:

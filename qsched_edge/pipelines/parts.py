@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from qsched_runtime.manifest import LatentSpec
+from qsched_runtime.manifest import LatentSpec, Manifest
 
 from qsched_edge.capture import autoencoder, clip_text
 from qsched_edge.errors import RecipeError
@@ -26,6 +26,11 @@ class Choices:
     def __post_init__(self) -> None:
         if self.decoder not in ("full", "tiny"):
             raise RecipeError(f"decoder {self.decoder!r} is unknown: use full or tiny")
+
+
+def choices_of(manifest: Manifest) -> Choices:
+    """The choices a bundle was exported with."""
+    return Choices(**manifest.raw["provenance"]["choices"])
 
 
 def check_classes(spec: ModelSpec, expected: Mapping[str, tuple[str, ...]]) -> None:
