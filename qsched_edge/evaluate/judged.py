@@ -85,7 +85,15 @@ def judged(
 def measured(bench: Bench, candidate: Candidate, part: Callable[..., Any], advance: Callable[[int], None]) -> Sampled:
     """Draw and measure the candidate's pictures, unless an interrupted run has; then resample their prompts."""
     sampler, prompts = bench.samplers[candidate.precision], bench.prompts
-    draw = partial(evaluation.write_cell, sampler, candidate.coefficients, bench.judges, prompts, bench.seeds, advance)
+    draw = partial(
+        evaluation.write_cell,
+        sampler,
+        candidate.coefficients,
+        judges=bench.judges,
+        prompts=prompts,
+        seeds=bench.seeds,
+        advance=advance,
+    )
     cell = Cell.load(part(draw) / evaluation.CELL)
     choices = [np.arange(len(prompts)), *resamples(len(prompts), 0, RESAMPLES)]
     return {m: np.array([measure(bench, cell, m, rows) for rows in choices]) for m in MEASURES}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -78,13 +78,8 @@ def evaluate(
     arguments = {"settings": asdict(settings), "prompts": prompt_set.sha256, "manifest": manifest.raw}
     with Staging(output, arguments, force) as staging:
         with progress.bar("evaluate", 4 * settings.prompts * settings.seeds, "images", quiet) as advance:
-            cells = {}
-            for i, name in enumerate(CELLS):
-                precision, kind = name.split(", ")
-                draw = partial(
-                    write_cell, samplers[precision], coefficients[kind], judges, chosen, settings.seeds, advance
-                )
-                cells[name] = Cell.load(staging.part(f"cell-{i}", draw) / CELL)
+            draw = partial(write_cell, judges=judges, prompts=chosen, seeds=settings.seeds, advance=advance)
+            cells = cells_of(samplers, coefficients, draw, staging)
         report = {
             "bundle": manifest.name,
             "coefficients": {k: getattr(coefficients["calibrated"], k).tolist() for k in ("c_x", "c_eps")},
@@ -107,14 +102,30 @@ def evaluate(
     return report
 
 
+def cells_of(
+    samplers: Mapping[str, Sampler],
+    coefficients: Mapping[str, Coefficients],
+    draw: Callable[[Sampler, Coefficients, Path], None],
+    staging: Staging,
+) -> dict[str, Cell]:
+    """The four cells, each a finished part of the staging folder."""
+    found = {}
+    for i, name in enumerate(CELLS):
+        precision, kind = name.split(", ")
+        write = partial(draw, samplers[precision], coefficients[kind])
+        found[name] = Cell.load(staging.part(f"cell-{i}", write) / CELL)
+    return found
+
+
 def write_cell(
     sampler: Sampler,
     coefficients: Coefficients,
+    folder: Path,
+    *,
     judges: tuple[Judge, Classifier],
     prompts: Sequence[str],
     seeds: int,
     advance: Callable[[int], None],
-    folder: Path,
 ) -> None:
     measure(sampler, coefficients, judges, prompts, seeds, SHOWN, advance).save(folder / CELL)
 
