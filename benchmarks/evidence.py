@@ -101,6 +101,22 @@ def closed_table(section: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def ranks_table(sections: Mapping[str, Any]) -> str:
+    """Over a scheme's rows: does what a gain is measured by say which coefficients the second judge will dislike?"""
+    from scipy.stats import spearmanr
+
+    lines = ["| | JAQ and Fréchet distance | nearness to full precision and Fréchet distance |", "|---" * 3 + "|"]
+    for name, section in sections.items():
+        of = judged(section)
+        rows = [(r, of[f"{r['group']}: {r['name']}"]) for r in section["rows"] if f"{r['group']}: {r['name']}" in of]
+        frechet = [row["differences"]["frechet"]["estimate"] for _, row in rows]
+        jaq = [row["differences"]["jaq"]["estimate"] for _, row in rows]
+        near = [row["gains"]["reference"]["estimate"] for row, _ in rows]
+        pair = (spearmanr(values, frechet).statistic for values in (jaq, near))
+        lines.append(f"| {name.upper()}, {len(rows)} rows | {' | '.join(f'{rho:+.2f}' for rho in pair)} |")
+    return "\n".join(lines)
+
+
 def both_table(sections: Mapping[str, Any]) -> str:
     """The same coefficients on both networks."""
     lines = ["| learned at | by | JAQ, quantized | JAQ, full | Fréchet, quantized | Fréchet, full |", "|---" * 6 + "|"]
@@ -134,7 +150,7 @@ def passes_table(section: Mapping[str, Any]) -> str:
     for name, row in rows.items():
         start = row["curve"][0][2]
         reached = [p for p, _, held in row["curve"] if held - start >= goal]
-        when = f"{reached[0]:,} | 1/{taken / reached[0]:.0f}" if reached else "never |"
+        when = f"{reached[0]:,} | 1/{taken / reached[0]:.0f}" if reached else "never |" if name != "grid" else " |"
         lines.append(f"| `{name}` | {span(row['gains']['jaq'], '+.3f')} | {row['passes']:,} | {when} |")
     return "\n".join(lines)
 
@@ -155,6 +171,7 @@ def tables(sections: Mapping[str, Any]) -> dict[str, str]:
     return {
         "gap": gap_table(quantized),
         **{f"closed {name}": closed_table(section) for name, section in quantized.items()},
+        "ranks": ranks_table(quantized),
         "both": both_table(quantized),
         "full": full_table(sections[RUNS[0].name]),
         "passes": passes_table(sections["w4a16"]),
