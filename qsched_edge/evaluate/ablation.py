@@ -97,8 +97,8 @@ def ablate(
     with Staging(output, arguments, force) as staging:
         sections, pictures = {}, {}
         for i, folder in enumerate(folders):
-            one = One(folder, settings, judging, tuple(groups), model, staging, i, quiet)
-            sections[folder.name], pictures[folder.name] = ablate_one(one)
+            subject = Subject(folder, settings, judging, tuple(groups), model, staging, i, quiet)
+            sections[folder.name], pictures[folder.name] = ablate_one(subject)
         report = {
             "bundles": sections,
             "settings": settings_json(settings),
@@ -118,7 +118,7 @@ def settings_json(settings: Settings) -> dict[str, Any]:
 
 
 @dataclass(frozen=True)
-class One:
+class Subject:
     """One bundle's part of an ablation; `index` names its traces in the staging folder."""
 
     folder: Path
@@ -135,18 +135,18 @@ class One:
         return self.staging.folder / f"journal-{self.index}"
 
 
-def ablate_one(one: One) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+def ablate_one(subject: Subject) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """The report's section of one bundle, and pictures uint8 [SHOWN, H, W, 3] by row."""
-    manifest = manifests.read(one.folder)
-    spec = resolve(one.model or manifest.raw["provenance"]["recipe"])
-    beside = one.settings.reference or one.folder.with_name(f"{spec.recipe.name}-w32")
-    full = full_precision(spec, manifest, beside, one.quiet)
-    settings = replace(one.settings, reference=full)
-    shop = open_workshop(one.folder, settings, None, None, one.model, one.journal, compare=True)
+    manifest = manifests.read(subject.folder)
+    spec = resolve(subject.model or manifest.raw["provenance"]["recipe"])
+    beside = subject.settings.reference or subject.folder.with_name(f"{spec.recipe.name}-w32")
+    full = full_precision(spec, manifest, beside, subject.quiet)
+    settings = replace(subject.settings, reference=full)
+    shop = open_workshop(subject.folder, settings, None, None, subject.model, subject.journal, compare=True)
     try:
         jaq, budget, found = shop.loss("jaq"), settings.budget, []
-        for row in rows_of(settings.fit_prompts, one.groups, manifest.raw["provenance"]["bits"] == 32):
-            proposal = run_row(shop, row, budget if row.search != "grid" else "", one.quiet)
+        for row in rows_of(settings.fit_prompts, subject.groups, manifest.raw["provenance"]["bits"] == 32):
+            proposal = run_row(shop, row, budget if row.search != "grid" else "", subject.quiet)
             budget = budget or str(proposal.passes)  # the first row's, the grid's
             found.append({"group": row.group, "name": row.name, **measured(shop, jaq, row, proposal)})
         section = {
@@ -154,7 +154,7 @@ def ablate_one(one: One) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
             "budget": budget,
             "prompts": shop.sets["heldout"].prompts[:SHOWN],
             "surface": surface(shop, jaq) if any(r["search"] == "grid" for r in found) else None,
-            "judged": judged_rows(one, shop, full, jaq, found),
+            "judged": judged_rows(subject, shop, full, jaq, found),
         }
         return section, drawn(shop, full, found)
     finally:
@@ -162,21 +162,21 @@ def ablate_one(one: One) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
 
 
 def judged_rows(
-    one: One, shop: Workshop, full: Path, jaq: Loss, rows: Sequence[dict[str, Any]]
+    subject: Subject, shop: Workshop, full: Path, jaq: Loss, rows: Sequence[dict[str, Any]]
 ) -> list[dict[str, Any]]:
     """What the second judge says of the searches' and losses' coefficients; nothing where there is none to ask."""
-    if not one.judging.prompts or not shop.spec.recipe.evaluator:
+    if not subject.judging.prompts or not shop.spec.recipe.evaluator:
         return []
-    held, setup = shop.prompts[1].first(one.judging.prompts), shop.setup
+    held, setup = shop.prompts[1].first(subject.judging.prompts), shop.setup
     samplers = {
         name: open_sampler(path, setup.device, setup.providers, setup.memory, setup.threads)
-        for name, path in ((judges.FULL, full), (judges.QUANTIZED, one.folder))
+        for name, path in ((judges.FULL, full), (judges.QUANTIZED, subject.folder))
     }
     pair = judge_of(shop.spec.recipe), classifier_of(shop.spec)
-    bench = judges.Bench(samplers, pair, jaq, held, one.judging.seeds)
+    bench = judges.Bench(samplers, pair, jaq, held, subject.judging.seeds)
     shown = [row for row in rows if row["group"] in (EQUAL_PASSES, LOSS)]
-    candidates = judges.candidates_of(shown, shop.steps, ON_BOTH, one.folder.resolve() == full.resolve())
-    return judges.judged(bench, candidates, one.staging, f"cell-{one.index}", one.quiet)
+    candidates = judges.candidates_of(shown, shop.steps, ON_BOTH, subject.folder.resolve() == full.resolve())
+    return judges.judged(bench, candidates, subject.staging, f"cell-{subject.index}", subject.quiet)
 
 
 def run_row(shop: Workshop, row: Row, budget: str, quiet: bool) -> Proposal:
