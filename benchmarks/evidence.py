@@ -43,6 +43,8 @@ RUNS = (
     Run("w4a16", 4, points=15, rows=ALL),
     Run("w4a8", 4, activation_bits=8),
     Run("w2a16", 2),
+    Run("w8a8", 8, activation_bits=8, rows=("losses",)),
+    Run("w3a16", 3, rows=("losses",)),
 )
 
 
