@@ -234,7 +234,7 @@ def warnings(shop: Workshop, verdicts: Sequence[Verdict], before: Scores) -> lis
     judge = Judge(shop.setup.terms, shop.setup.device)
     found = saturation("text_image", before.text_image, judge.text_image)
     found += saturation("quality", before.quality, judge.quality)
-    if not shop.setup.compare:
+    if shop.settings.guard and not shop.setup.compare:
         found.append(UNCOMPARED)
     for v in verdicts:
         found += departure(v) + warnings_of(v.proposal) + collapse(v.proposal.search, v.scores, before)

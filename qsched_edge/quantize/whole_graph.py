@@ -162,13 +162,16 @@ def fitted(source: Prepared, config: Mapping[str, Any], feeds: Sequence[Path]) -
 
     calibration = Calibration(feeds, source.types)
     onnxruntime.set_default_logger_severity(3)  # its sessions warn of each scale that nothing reads
-    level = logging.getLogger("neural_compressor").level
-    logging.getLogger("neural_compressor").setLevel(logging.ERROR)
+    log = logging.getLogger("neural_compressor")
+    level = log.level
+    log.setLevel(logging.ERROR)
     neural_compressor.set_workspace(str(source.path.parent))
-    with redirect_stdout(io.StringIO()):  # it draws bars there
-        settings = PostTrainingQuantConfig(**config, calibration_sampling_size=[len(feeds)])
-        found = quantization.fit(str(source.path), settings, calib_dataloader=calibration)
-    logging.getLogger("neural_compressor").setLevel(level)
+    try:
+        with redirect_stdout(io.StringIO()):  # it draws bars there
+            settings = PostTrainingQuantConfig(**config, calibration_sampling_size=[len(feeds)])
+            found = quantization.fit(str(source.path), settings, calib_dataloader=calibration)
+    finally:
+        log.setLevel(level)
     if found is None:
         raise QuantizeError(f"Intel Neural Compressor could not quantize {source.path.name}: its log above says why")
     used = {node.domain for node in found.model.graph.node}
