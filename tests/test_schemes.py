@@ -165,12 +165,13 @@ print(current_bytes() - before)
 
 
 def test_a_run_gives_back_the_convolutions_it_unpacked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One such weight is 17 MB of float32 while its operator runs."""
+    """While its operator runs, such a weight is float32; how much onnxruntime itself takes differs by machine."""
     monkeypatch.setattr("qsched_edge.quantize_graph.ONE_FILE", 0)
     node, shape, x = LARGE["conv"]
     output, _ = converted(model([node], {"x": x}, {"w": normal(*shape)}, opset=21), tmp_path, Scheme(4, 64))
     grown = {m: int(subprocess.check_output([sys.executable, "-c", RUN_ONCE, output, m])) for m in ("low", "fast")}
-    assert grown["low"] < 12 * 2**20 < 16 * 2**20 < grown["fast"]
+    unpacked = 4 * int(np.prod(shape))
+    assert grown["fast"] - grown["low"] > 0.7 * unpacked
 
 
 def test_floats_are_widened_at_load_and_said(tmp_path: Path) -> None:
