@@ -21,7 +21,6 @@ import numpy as np
 import onnx_ir as ir
 from qsched_runtime import Coefficients, Sampler
 from qsched_runtime import manifest as manifests
-from qsched_runtime.sampler import draw
 
 from benchmarks.remembered import captures_remembered
 from qsched_edge import bundle as bundles
@@ -118,9 +117,8 @@ def relative_errors(reference: Sampler, sampler: Sampler, prompts: Sequence[str]
     for some, seeds in batches(prompts):
         conditioning, schedule = reference.condition(some), reference.schedule()
         streams = reference.streams(seeds, len(seeds))
-        x = draw(streams, conditioning.shape) * np.float32(schedule.table.init_noise_sigma)
         wrong, energy = np.zeros(len(some)), np.zeros(len(some))
-        for step in reference.trajectory(x, conditioning, schedule, streams):
+        for step in reference.trajectory(conditioning, schedule, streams):
             x_in, t = schedule.scale_model_input(step.x, step.i), schedule.table.timesteps[step.i]
             wrong += squares(sampler.network_output(x_in, t, conditioning) - step.e)
             energy += squares(step.e)

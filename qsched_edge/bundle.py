@@ -24,7 +24,6 @@ from qsched_runtime.manifest import (
     sha256,
 )
 from qsched_runtime.noise import ALGORITHM, TorchNoise
-from qsched_runtime.sampler import draw
 from qsched_runtime.tokenize import load_tokenizer
 
 from qsched_edge.errors import BundleError, ScheduleError
@@ -158,11 +157,10 @@ def golden(manifest: Manifest, folder: Path, network: bool) -> dict[str, Any]:
 
 def network_output(sampler: Sampler) -> list[float]:
     """The first values of the first step's network output, for a small picture."""
-    schedule, side = sampler.schedule(), small_side(sampler.manifest.latents)
+    side = small_side(sampler.manifest.latents)
     conditioning = sampler.condition([PROMPT], height=side, width=side)
-    x = draw(sampler.streams(SEED, 1), conditioning.shape) * np.float32(schedule.table.init_noise_sigma)
-    e = sampler.network_output(schedule.scale_model_input(x, 0), schedule.table.timesteps[0], conditioning)
-    return [float(v) for v in e.ravel()[:8]]
+    first = next(sampler.trajectory(conditioning, sampler.schedule(), sampler.streams(SEED, 1)))
+    return [float(v) for v in first.e.ravel()[:8]]
 
 
 def small_side(latents: LatentSpec) -> int:

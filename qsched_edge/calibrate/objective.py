@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from qsched_runtime import Coefficients, Sampler, Step
-from qsched_runtime.sampler import Conditioning, draw
+from qsched_runtime.sampler import Conditioning
 
 from qsched_edge.calibrate.memo import LIMIT, Memo
 from qsched_edge.jaq.judge import Judge
@@ -79,8 +79,7 @@ class Objective:
         """The sampler's own steps for one batch."""
         sampler = sampler or self.sampler
         schedule, streams = sampler.schedule(self.steps, coefficients), sampler.streams(batch.seeds, len(batch.seeds))
-        x = draw(streams, batch.conditioning.shape) * np.float32(schedule.table.init_noise_sigma)
-        yield from sampler.trajectory(x, batch.conditioning, schedule, streams)
+        return sampler.trajectory(batch.conditioning, schedule, streams)
 
     def full_precision(self, batch: Batch) -> Iterator[Step]:
         """The steps of the full-precision model at c = 1, from the same noise."""

@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 from qsched_runtime import Coefficients, Sampler
 from qsched_runtime.image import to_uint8
-from qsched_runtime.sampler import draw
 
 from qsched_edge.errors import MetricError
 from qsched_edge.evaluate.classifier import Classifier
@@ -43,9 +42,7 @@ def last_latents(
 ) -> np.ndarray:
     """float32 [B, C, h, w]: what the sampler ends with, not yet decoded."""
     schedule, streams = sampler.schedule(None, coefficients), sampler.streams(seeds, len(prompts))
-    conditioning = sampler.condition(prompts)
-    x = draw(streams, conditioning.shape) * np.float32(schedule.table.init_noise_sigma)
-    *_, last = sampler.trajectory(x, conditioning, schedule, streams)
+    *_, last = sampler.trajectory(sampler.condition(prompts), schedule, streams)
     return last.x_next
 
 

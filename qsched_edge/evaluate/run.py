@@ -81,15 +81,10 @@ def evaluate(
             draw = partial(write_cell, judges=judges, prompts=chosen, seeds=settings.seeds, advance=advance)
             cells = cells_of(samplers, coefficients, draw, staging)
         report = {
-            "bundle": manifest.name,
-            "coefficients": {k: getattr(coefficients["calibrated"], k).tolist() for k in ("c_x", "c_eps")},
-            "calibration": manifest.raw["calibration"].get(str(steps), {}),
             "prompts": {"file": prompt_set.path.name, "sha256": prompt_set.sha256, "count": len(chosen)},
             "seeds": settings.seeds,
-            "cells": {name: summary(cell, judges[1].frechet) for name, cell in cells.items()},
-            "differences": {
-                name: differences(cells[name], cells[BASE], judges[1].frechet) for name in CELLS if name != BASE
-            },
+            **described(manifest),
+            **compared(cells, judges[1].frechet),
             "sizes": sizes(spec, manifest),
             "seconds_per_image": seconds_per_image(samplers, folder, settings),
             "versions": versions(),
@@ -100,6 +95,26 @@ def evaluate(
         write_json(staging.folder / "report.json", report)
         staging.drop([f"cell-{i}" for i in range(len(CELLS))])
     return report
+
+
+def described(manifest: manifests.Manifest) -> dict[str, Any]:
+    """The bundle, the coefficients it ships and how they were found."""
+    steps = manifest.default_steps
+    coefficients = manifest.coefficients[steps]
+    return {
+        "bundle": manifest.name,
+        "coefficients": {k: getattr(coefficients, k).tolist() for k in ("c_x", "c_eps")},
+        "calibration": manifest.raw["calibration"].get(str(steps), {}),
+    }
+
+
+def compared(cells: Mapping[str, Cell], frechet: Frechet) -> dict[str, Any]:
+    """The means of each cell, and what sets the others apart from the quantized model at c = 1."""
+    others = [name for name in CELLS if name != BASE]
+    return {
+        "cells": {name: summary(cell, frechet) for name, cell in cells.items()},
+        "differences": {name: differences(cells[name], cells[BASE], frechet) for name in others},
+    }
 
 
 def cells_of(

@@ -95,16 +95,14 @@ class Sampler:
             height, width = image.shape[1:3]
         schedule, streams = self.schedule(num_inference_steps, coefficients), self.streams(seed, len(prompts))
         conditioning = self.condition(prompts, guidance_scale, negative_prompt, height, width)
-        first = 0 if image is None else first_step(len(schedule.table), strength)
-        if image is None:
-            x = draw(streams, conditioning.shape) * np.float32(schedule.table.init_noise_sigma)
-        else:
+        x, first = None, 0
+        if image is not None:
+            first = first_step(len(schedule.table), strength)
             x = schedule.noised(self.encode(image, streams), draw(streams, conditioning.shape), first)
-        for step in self.trajectory(x, conditioning, schedule, streams, first):
-            x = step.x_next
+        for step in self.trajectory(conditioning, schedule, streams, x, first):
             if callback_on_step_end:
                 callback_on_step_end(step)
-        return Output(to_uint8(self.decode(x)), x)
+        return Output(to_uint8(self.decode(step.x_next)), step.x_next)
 
     def schedule(self, steps: int | None = None, coefficients: Coefficients | None = None) -> FoldedSchedule:
         """The table for `steps` (default: the bundle's), with the bundle's coefficients or those given."""
@@ -145,9 +143,12 @@ class Sampler:
         return Conditioning(fixed, scale, shape)
 
     def trajectory(
-        self, x: np.ndarray, conditioning: Conditioning, schedule: FoldedSchedule, streams: Streams, first: int = 0
-    ) -> Iterator[Step]:
-        """Yield the steps from `first` on, starting at latents `x`; `streams` go on giving the noise."""
+        self, conditioning: Conditioning, schedule: FoldedSchedule, streams: Streams, x: np.ndarray | None = None,
+        first: int = 0,
+    ) -> Iterator[Step]:  # fmt: skip
+        """Yield the steps from `first` on, starting at latents `x` (default: noise); `streams` give all noise."""
+        if x is None:
+            x = draw(streams, conditioning.shape) * np.float32(schedule.table.init_noise_sigma)
         for i in range(first, len(schedule.table)):
             x_in, t = schedule.scale_model_input(x, i), schedule.table.timesteps[i]
             e = self.network_output(x_in, t, conditioning)
