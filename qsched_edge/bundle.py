@@ -65,6 +65,7 @@ def manifest_json(
         "tokenizers": {name: asdict(t) for name, t in tokenizers.items()},
         "latents": asdict(layout.latents),
         "guidance": asdict(layout.guidance),
+        "strength_rounds_up": layout.strength_rounds_up,
         "noise": {"algorithm": ALGORITHM},
         "default_steps": next(iter(schedules)),
         "schedules": {str(n): schedule_json(t, Coefficients.identity(n)) for n, t in schedules.items()},

@@ -278,7 +278,9 @@ def run(
     seed: Annotated[int, typer.Option(help="Noise seed, as torch's CPU generator understands it.")] = 0,
     steps: Annotated[int | None, typer.Option(help="Number of steps (default: the bundle's).")] = None,
     guidance_scale: Annotated[float | None, typer.Option(help="Guidance scale (default: the bundle's).")] = None,
-    negative_prompt: Annotated[str, typer.Option(help="What to avoid, where the model is guided.")] = "",
+    negative_prompt: Annotated[
+        str | None, typer.Option(help="What to avoid, where the model is guided.", show_default=False)
+    ] = None,
     height: Annotated[int | None, typer.Option(help="Pixels.")] = None,
     width: Annotated[int | None, typer.Option(help="Pixels.")] = None,
     memory: Memory = "low",

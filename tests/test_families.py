@@ -163,18 +163,21 @@ def test_sampling_starts_from_a_picture_as_diffusers_does(spec: ModelSpec, bundl
     import diffusers
     from PIL import Image
 
-    if spec.scheduler_config()["_class_name"] == "LCMScheduler":
-        pytest.skip("diffusers derives other timesteps from the strength for LCM")
-    picture = np.random.default_rng(0).integers(0, 256, size=(16, 16, 3), dtype=np.uint8)
+    if spec.pipeline not in IMAGE_TO_IMAGE:
+        pytest.skip("LatentConsistencyModelImg2ImgPipeline derives other timesteps from the strength")
+    pictures = np.random.default_rng(0).integers(0, 256, size=(2, 16, 16, 3), dtype=np.uint8)
     pipeline = getattr(diffusers, IMAGE_TO_IMAGE[spec.pipeline]).from_pipe(oracle)
     pipeline.set_progress_bar_config(disable=True)
-    steps = max(spec.recipe.steps)
+    steps, sampler = max(spec.recipe.steps), Sampler.from_pretrained(bundle)
     sizes = {"height": 16, "width": 16} if spec.pipeline == "FluxPipeline" else {}
-    request = {"image": [Image.fromarray(picture)] * 2, "strength": 0.5, "num_inference_steps": steps, **sizes}
-    theirs = drawn_by_diffusers(pipeline, spec, **request)
-    sampler = Sampler.from_pretrained(bundle)
-    ours = sampler(PROMPTS, seed=5, num_inference_steps=steps, image=picture, strength=0.5).images
-    assert_same(ours, theirs)
+    for given, strength in ((pictures, 0.5), (pictures[0], 0.8), (pictures[:1], 0.3), (pictures, 1.0)):
+        if int(steps * strength) == 0:
+            continue
+        images = [Image.fromarray(p) for p in given.reshape(-1, 16, 16, 3)]
+        request = {"image": images, "strength": strength, "num_inference_steps": steps, **sizes}
+        theirs = drawn_by_diffusers(pipeline, spec, **request)
+        ours = sampler(PROMPTS, seed=5, num_inference_steps=steps, image=given, strength=strength).images
+        assert_same(ours, theirs)
 
 
 def test_a_tiny_decoder_draws_and_reads_pictures_as_in_diffusers(tmp_path: Path) -> None:
@@ -211,11 +214,10 @@ def test_negative_prompts_guide_as_diffusers_does(spec: ModelSpec, bundle: Path,
     if spec.recipe.guidance <= 1:
         pytest.skip("this recipe runs without guidance")
     steps = spec.recipe.steps[0]
-    request = {"negative_prompt": ["blue"] * 2, "num_inference_steps": steps, "height": 16, "width": 16}
-    theirs = drawn_by_diffusers(oracle, spec, **request)
-    sampler = Sampler.from_pretrained(bundle)
-    ours = sampler(PROMPTS, seed=5, num_inference_steps=steps, negative_prompt="blue", height=16, width=16).images
-    assert_same(ours, theirs)
+    sampler, request = Sampler.from_pretrained(bundle), {"num_inference_steps": steps, "height": 16, "width": 16}
+    for ours, theirs in (("blue", ["blue"] * 2), (["blue", "a dog"], ["blue", "a dog"]), ("", ["", ""]), (None, None)):
+        expected = drawn_by_diffusers(oracle, spec, negative_prompt=theirs, **request)
+        assert_same(sampler(PROMPTS, seed=5, negative_prompt=ours, **request).images, expected)
 
 
 @pytest.mark.parametrize("bits", [4, 8])

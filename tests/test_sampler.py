@@ -105,6 +105,11 @@ def test_memory_modes_agree(bundles: dict[int, Path], sampler: Sampler) -> None:
         ({"width": -4}, "width -4"),
         ({"seed": [1, 2, 3]}, "3 seeds for 1 prompts"),
         ({"negative_prompt": "blur"}, "negative_prompt 'blur' has no effect"),
+        ({"image": np.zeros((8, 8, 3), np.float32)}, r"image is float32 \[1, 8, 8, 3\]: give uint8"),
+        ({"image": np.zeros((8, 8, 4), np.uint8)}, r"image is uint8 \[1, 8, 8, 4\]"),
+        ({"image": np.zeros((8, 8), np.uint8)}, r"image is uint8 \[8, 8\]"),
+        ({"image": np.zeros((2, 8, 8, 3), np.uint8)}, r"or \[1, H, W, 3\]"),
+        ({"image": np.zeros((8, 8, 3), np.uint8), "height": 16}, "height 16 and width None beside an image"),
     ],
 )
 def test_impossible_requests_are_refused(sampler: Sampler, request_: dict, message: str) -> None:

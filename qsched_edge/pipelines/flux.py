@@ -62,4 +62,5 @@ def layout(spec: ModelSpec, choices: Choices) -> Layout:
         latents=latent_spec(spec, choices, channels, DEFAULT_SIZE, PATCH, PATCH),
         guidance=Guidance("embedded" if guided else "none", spec.recipe.guidance),
         sampling=Sampling(sigmas=lambda n: np.linspace(1.0, 1 / n, n), timestep_scale=1 / 1000),
+        strength_rounds_up=True,
     )  # fmt: skip

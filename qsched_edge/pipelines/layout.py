@@ -33,7 +33,8 @@ class ComponentPlan:
 
 @dataclass(frozen=True)
 class Layout:
-    """All components in the order they run, tokenizer folders, latents and guidance."""
+    """All components in the order they run, tokenizer folders, latents and guidance; `strength_rounds_up`: whether the
+    fraction of a step that a strength leaves is taken when sampling starts from a picture."""
 
     components: tuple[ComponentPlan, ...]
     backbone: str
@@ -43,3 +44,4 @@ class Layout:
     latents: LatentSpec
     guidance: Guidance
     sampling: Sampling = field(default_factory=Sampling)
+    strength_rounds_up: bool = False

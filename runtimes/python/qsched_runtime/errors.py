@@ -1,10 +1,4 @@
-"""The runtime's errors.
-
-QSchedError                every error this project raises on purpose
-├── BundleError            the bundle's files or its qsched.json cannot be used
-├── RequestError           a prompt, seed, size, step count or guidance the bundle cannot serve
-└── ProviderError          an execution provider is missing or refuses a graph
-"""
+"""The runtime's errors: the root of the project's tree and three of its branches."""
 
 
 class QSchedError(Exception):

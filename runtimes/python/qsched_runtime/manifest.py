@@ -76,7 +76,7 @@ class LatentSpec:
 class Guidance:
     """`kind` "none", "classifier-free" or "embedded" (the network reads the scale itself); `default` is the scale.
 
-    `zero_empty_negative`: an empty negative prompt stands for text outputs of zeros.
+    `zero_empty_negative`: without a negative prompt its text outputs are zeros.
     """
 
     kind: str
@@ -99,6 +99,7 @@ class Manifest:
     schedules: dict[int, ScheduleTable]
     coefficients: dict[int, Coefficients]
     default_steps: int
+    strength_rounds_up: bool
     files: tuple[BundleFile, ...]
     raw: dict[str, Any] = field(repr=False)
 
@@ -135,7 +136,7 @@ def parse(raw: dict[str, Any]) -> Manifest:
         raw["name"], raw["backbone"], raw["decoder"], raw["encoder"], components,
         {name: TokenizerSpec(**t) for name, t in raw["tokenizers"].items()},
         LatentSpec(**raw["latents"]), Guidance(**raw["guidance"]),
-        schedules, coefficients, int(raw["default_steps"]),
+        schedules, coefficients, int(raw["default_steps"]), bool(raw["strength_rounds_up"]),
         tuple(BundleFile(**f) for f in raw["files"]), raw,
     )  # fmt: skip
     used = {c.file for c in components.values()} | {t.file for t in manifest.tokenizers.values()}

@@ -79,8 +79,8 @@ class Sampler:
 
     def __call__(
         self, prompt: str | Sequence[str], *, seed: int | Sequence[int] = 0, num_inference_steps: int | None = None,
-        guidance_scale: float | None = None, negative_prompt: str = "", height: int | None = None,
-        width: int | None = None, image: np.ndarray | None = None, strength: float = 0.8,
+        guidance_scale: float | None = None, negative_prompt: str | Sequence[str] | None = None,
+        height: int | None = None, width: int | None = None, image: np.ndarray | None = None, strength: float = 0.8,
         coefficients: Coefficients | None = None, callback_on_step_end: Callable[[Step], None] | None = None,
     ) -> Output:  # fmt: skip
         """Sample one picture per prompt.
@@ -90,14 +90,16 @@ class Sampler:
         sampling starts: `strength` in 0..1 is the share of the steps that follow. `coefficients` replace the bundle's.
         """
         prompts = [prompt] if isinstance(prompt, str) else list(prompt)
-        if image is not None:
-            image = np.broadcast_to(image, (len(prompts), *image.shape[-3:]))
-            height, width = image.shape[1:3]
         schedule, streams = self.schedule(num_inference_steps, coefficients), self.streams(seed, len(prompts))
+        if image is not None:
+            if height or width:
+                raise RequestError(f"height {height} and width {width} beside an image: leave out, its own are taken")
+            image = pictures(image, len(prompts), len(streams))
+            height, width = image.shape[1:3]
         conditioning = self.condition(prompts, guidance_scale, negative_prompt, height, width)
         x, first = None, 0
         if image is not None:
-            first = first_step(len(schedule.table), strength)
+            first = first_step(len(schedule.table), strength, self.manifest.strength_rounds_up)
             x = schedule.noised(self.encode(image, streams), draw(streams, conditioning.shape), first)
         for step in self.trajectory(conditioning, schedule, streams, x, first):
             if callback_on_step_end:
@@ -121,26 +123,28 @@ class Sampler:
         return [TorchNoise(int(s)) for s in seeds]
 
     def condition(
-        self, prompts: Sequence[str], guidance_scale: float | None = None, negative_prompt: str = "",
-        height: int | None = None, width: int | None = None,
+        self, prompts: Sequence[str], guidance_scale: float | None = None,
+        negative_prompt: str | Sequence[str] | None = None, height: int | None = None, width: int | None = None,
     ) -> Conditioning:  # fmt: skip
         """Run the text encoders; under classifier-free guidance the negative prompts come first in every batch."""
         scale = self.manifest.guidance.default if guidance_scale is None else float(guidance_scale)
-        shape = (len(prompts), *self.manifest.latents.shape(height, width))
+        batch, shape = len(prompts), self.manifest.latents.shape(height, width)
         if negative_prompt and not self.guides(scale):
             raise RequestError(f"negative_prompt {negative_prompt!r} has no effect: this bundle runs without guidance")
-        texts = [*[negative_prompt] * len(prompts), *prompts] if self.guides(scale) else list(prompts)
-        known = Known(texts, scale, shape[2:], self.manifest.latents, self.tokenizers)
+        negative = negative_prompt or ""
+        negatives = [negative] * batch if isinstance(negative, str) else list(negative)
+        if not len(negatives) == batch > 0:
+            raise RequestError(f"{batch} prompts, {len(negatives)} negative ones: give a prompt, and one for each")
+        texts = [*negatives, *prompts] if self.guides(scale) else list(prompts)
+        known = Known(texts, scale, shape[1:], self.manifest.latents, self.tokenizers)
         for component in self.manifest.components.values():
             if any("tokenizer" in source for source in component.inputs.values()):
                 outputs = self.graphs[component.name]({n: known.value(s) for n, s in component.inputs.items()})
-                if self.manifest.guidance.zero_empty_negative and self.guides(scale) and not negative_prompt:
-                    outputs = {
-                        k: np.concatenate([0 * v[: len(prompts)], v[len(prompts) :]]) for k, v in outputs.items()
-                    }
+                if self.manifest.guidance.zero_empty_negative and self.guides(scale) and negative_prompt is None:
+                    outputs = {k: np.concatenate([0 * v[:batch], v[batch:]]) for k, v in outputs.items()}
                 known.outputs.update({f"{component.name}.{k}": v for k, v in outputs.items()})
         fixed = {n: known.value(s) for n, s in self.backbone.inputs.items() if s not in MOVING}
-        return Conditioning(fixed, scale, shape)
+        return Conditioning(fixed, scale, (batch, *shape))
 
     def trajectory(
         self, conditioning: Conditioning, schedule: FoldedSchedule, streams: Streams, x: np.ndarray | None = None,
@@ -200,7 +204,18 @@ def draw(streams: Streams, shape: tuple[int, ...]) -> np.ndarray:
     return np.concatenate([stream.randn((1, *shape[1:])) for stream in streams])
 
 
-def first_step(steps: int, strength: float) -> int:
-    if not 0 < strength <= 1 or int(steps * strength) < 1:
+def pictures(image: np.ndarray, prompts: int, streams: int) -> np.ndarray:
+    """uint8 [1 or prompts, H, W, 3]; one picture stays one where one stream gives all noise, as in diffusers."""
+    found = np.asarray(image)
+    found = found[None] if found.ndim == 3 else found
+    if found.dtype != np.uint8 or found.ndim != 4 or found.shape[-1] != 3 or len(found) not in (1, prompts):
+        raise RequestError(f"image is {found.dtype} {list(found.shape)}: give uint8 [H, W, 3] or [{prompts}, H, W, 3]")
+    return found if streams == 1 else np.broadcast_to(found, (prompts, *found.shape[1:]))
+
+
+def first_step(steps: int, strength: float, rounds_up: bool) -> int:
+    """Where sampling starts from a picture; a fraction of a step is taken or, as most families do, left out."""
+    first = int(steps - steps * strength) if rounds_up else steps - int(steps * strength)
+    if not 0 < strength <= 1 or first >= steps:
         raise RequestError(f"strength {strength} leaves no step of {steps}: use {1 / steps:g} to 1")
-    return steps - int(steps * strength)
+    return first

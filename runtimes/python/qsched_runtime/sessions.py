@@ -17,12 +17,10 @@ DTYPES = {"float": np.float32, "float16": np.float16, "int64": np.int64, "int32"
 
 def check_providers(providers: Sequence[str]) -> None:
     """Raise ProviderError for a provider this onnxruntime does not have: nothing falls back in silence."""
-    available = ort.get_available_providers()
+    known = ort.get_available_providers()
     for provider in providers:
-        if provider not in available:
-            raise ProviderError(
-                f"{provider} is not in this onnxruntime (it has {', '.join(available)}): install its build"
-            )
+        if provider not in known:
+            raise ProviderError(f"{provider} is not in this onnxruntime (it has {', '.join(known)}): install its build")
 
 
 def check_external_data(path: Path) -> None:

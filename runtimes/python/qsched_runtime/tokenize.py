@@ -7,18 +7,16 @@ import re
 import unicodedata
 from collections.abc import Callable, Iterator
 from functools import lru_cache
-from itertools import pairwise
+from itertools import chain, groupby, pairwise
 from pathlib import Path
 from typing import Any
 
 from qsched_runtime.errors import BundleError
 from qsched_runtime.manifest import TokenizerSpec
-from qsched_runtime.unigram import unigram_from_json
+from qsched_runtime.unigram import pattern_of, unigram_from_json
 
 # Unicode White_Space: str.isspace() counts the separators U+001C..U+001F as well, a regex's \s does not.
-WHITE_SPACE = frozenset("\t\n\v\f\r \x85\xa0\u1680\u2028\u2029\u202f\u205f\u3000") | {
-    chr(c) for c in range(0x2000, 0x200B)
-}
+WHITE_SPACE = {*"\t\n\v\f\r \x85\xa0\u1680\u2028\u2029\u202f\u205f\u3000", *map(chr, range(0x2000, 0x200B))}
 WORD = re.compile(r"L+|N|\.+")  # over the characters' kinds
 CONTRACTIONS = ("'s", "'t", "'re", "'ve", "'m", "'ll", "'d")
 
@@ -31,42 +29,39 @@ def byte_alphabet() -> dict[int, str]:
 
 
 ALPHABET = byte_alphabet()
+Pairs = list[tuple[str, str]]
 Tokenizer = Callable[[str], list[int]]
 
 
 class ClipTokenizer:
     """`[BOS] + ids[: length - 2] + [EOS]`, padded to `length`, as transformers' CLIPTokenizer gives them.
 
-    `vocabulary` maps tokens to ids; `merges` lists the pairs in the order they are applied.
+    `vocabulary` maps tokens to ids; `merges` lists the pairs in the order they are applied; `added` tokens stand for
+    themselves in a prompt, as written or, where tokenizer.json calls them `normalized`, in normalised text.
     """
 
     def __init__(
-        self,
-        vocabulary: dict[str, int],
-        merges: list[tuple[str, str]],
-        length: int,
-        bos_id: int,
-        eos_id: int,
-        pad_id: int,
+        self, vocabulary: dict[str, int], merges: Pairs, added: list[dict[str, Any]], spec: TokenizerSpec
     ) -> None:
-        self.vocabulary, self.length = vocabulary, length
-        self.bos_id, self.eos_id, self.pad_id = bos_id, eos_id, pad_id
+        self.vocabulary, self.spec = vocabulary, spec
         self.ranks = {pair: rank for rank, pair in enumerate(merges)}
-        self.special = {t: i for t, i in vocabulary.items() if i in (bos_id, eos_id)}
+        self.written = {t["content"]: t["id"] for t in added if not t["normalized"]}
+        self.normal = {normalise(t["content"]): t["id"] for t in added if t["normalized"]}
+        self.split_written, self.split_normal = pattern_of(self.written).split, pattern_of(self.normal).split
         self._bpe = lru_cache(maxsize=65536)(self._merge)
 
     def __call__(self, prompt: str) -> list[int]:
-        ids = [i for part in self._split_special(prompt) for i in part][: self.length - 2]
-        ids = [self.bos_id, *ids, self.eos_id]
-        return ids + [self.pad_id] * (self.length - len(ids))
+        ids = [i for part in self.split_written(prompt) for i in self._ids(part)][: self.spec.length - 2]
+        ids = [self.spec.bos_id, *ids, self.spec.eos_id]
+        return ids + [self.spec.pad_id] * (self.spec.length - len(ids))
 
-    def _split_special(self, prompt: str) -> Iterator[list[int]]:
-        """Special tokens written out in the prompt stand for themselves; the rest goes through BPE."""
-        for part in re.split(f"({'|'.join(map(re.escape, self.special))})", prompt):
-            yield [self.special[part]] if part in self.special else self._ordinary(part)
-
-    def _ordinary(self, text: str) -> list[int]:
-        return [i for word in split_words(normalise(text)) for i in self._bpe(word)]
+    def _ids(self, part: str) -> list[int]:
+        if part in self.written:
+            return [self.written[part]]
+        ids: list[int] = []
+        for text in self.split_normal(normalise(part)):
+            ids += [self.normal[text]] if text in self.normal else chain(*map(self._bpe, split_words(text)))
+        return ids
 
     def _merge(self, word: str) -> list[int]:
         """Merge the best-ranked neighbouring pair until none is left."""
@@ -83,19 +78,13 @@ class ClipTokenizer:
                 merged.append(parts[i] + parts[i + 1] if joined else parts[i])
                 i += 2 if joined else 1
             parts = merged
-        return [self.vocabulary.get(part, self.eos_id) for part in parts]
+        return [self.vocabulary.get(part, self.spec.eos_id) for part in parts]
 
 
 def normalise(text: str) -> str:
     """NFC, runs of white space to one space, lower case code point by code point (no final-sigma rule)."""
-    spaced, blank = [], False
-    for character in unicodedata.normalize("NFC", text):
-        if character not in WHITE_SPACE:
-            spaced.append(character.lower())
-        elif not blank:
-            spaced.append(" ")
-        blank = character in WHITE_SPACE
-    return "".join(spaced)
+    runs = groupby(unicodedata.normalize("NFC", text), WHITE_SPACE.__contains__)
+    return "".join(" " if blank else "".join(map(str.lower, run)) for blank, run in runs)
 
 
 def kind_of(character: str) -> str:
@@ -120,7 +109,7 @@ def clip_from_json(data: dict[str, Any], spec: TokenizerSpec) -> ClipTokenizer:
     """Raises KeyError, TypeError or ValueError for what is no CLIP tokenizer.json."""
     pairs = (m.split(" ") if isinstance(m, str) else m for m in data["model"]["merges"])
     merges = [(left, right) for left, right in pairs]
-    return ClipTokenizer(data["model"]["vocab"], merges, spec.length, spec.bos_id, spec.eos_id, spec.pad_id)
+    return ClipTokenizer(data["model"]["vocab"], merges, data["added_tokens"], spec)
 
 
 KINDS: dict[str, Callable[[dict[str, Any], TokenizerSpec], Tokenizer]] = {

@@ -25,7 +25,7 @@ class UnigramTokenizer:
         self.length, self.eos_id, self.pad_id, self.unk_id, self.added = length, eos_id, pad_id, unk_id, added
         self.pieces = {piece: (score, i) for i, (piece, score) in enumerate(vocabulary)}
         self.longest, self.unknown = max(map(len, self.pieces)), min(score for _, score in vocabulary) - 10
-        self.written = re.compile(f"({'|'.join(map(re.escape, sorted(added, key=len, reverse=True))) or '(?!)'})")
+        self.written = pattern_of(added)
         size = int.from_bytes(charsmap[:4], "little")
         if len(charsmap) < size:
             raise ValueError(f"a charsmap of {len(charsmap)} bytes cannot hold a trie of {size}")
@@ -71,6 +71,11 @@ class UnigramTokenizer:
             if i != self.unk_id or i != ids[-1]:
                 ids.append(i)
         return ids[:0:-1]
+
+
+def pattern_of(tokens: dict) -> re.Pattern:
+    """Any of the tokens, the longest first."""
+    return re.compile(f"({'|'.join(map(re.escape, sorted(tokens, key=len, reverse=True))) or '(?!)'})")
 
 
 def unigram_from_json(data: dict, length: int, eos_id: int, pad_id: int) -> UnigramTokenizer:
