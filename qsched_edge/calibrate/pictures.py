@@ -13,6 +13,7 @@ from qsched_edge.calibrate.engines import Engine
 from qsched_edge.calibrate.jobs import Drawn, Job
 from qsched_edge.jaq.loss import Loss, Scores
 from qsched_edge.journal import Journal
+from qsched_edge.staging import digest
 
 
 @dataclass(frozen=True)
@@ -51,9 +52,11 @@ class Pictures:
     def results(self, jobs: Sequence[Job]) -> Iterator[dict[str, Any]]:
         """In the order of the jobs, whoever computed them and when."""
         keys = [self.key_of(job) for job in jobs]
-        missing = self.engine.run([j for j, k in zip(jobs, keys, strict=True) if k not in self.journal])
+        # each once: the journal takes one answer for a key, and a second would go to the next key
+        missing = {digest(k): j for j, k in zip(jobs, keys, strict=True) if k not in self.journal}
+        computed = self.engine.run(list(missing.values()))
         for key in keys:
-            yield self.journal.recall(key, lambda: next(missing))
+            yield self.journal.recall(key, lambda: next(computed))
 
     def key_of(self, job: Job) -> list[Any]:
         """What the result depends on: the batch's own prompts and noise, so that sets which overlap share it."""

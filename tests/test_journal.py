@@ -1,0 +1,60 @@
+"""What the journal remembers reaches the candidate it belongs to, and an older bundle's journal reaches nobody."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+from qsched_runtime import Coefficients
+
+from qsched_edge.calibrate.jobs import Drawn, Job
+from qsched_edge.calibrate.pictures import Pictures
+from qsched_edge.calibrate.search import Proposal
+from qsched_edge.calibrate.verdicts import gains
+from qsched_edge.jaq.loss import Loss
+from qsched_edge.journal import Journal
+
+
+class Echo:
+    """An engine whose every score is the candidate's first c_x; all jobs are taken at once, as Ray takes them."""
+
+    workers = 2
+
+    def __init__(self) -> None:
+        self.jobs = 0
+
+    def run(self, jobs: Sequence[Job]) -> Iterator[dict[str, Any]]:
+        self.jobs += len(jobs)
+        for job in jobs:
+            values = [float(job.coefficients.c_x[0])] * job.drawn.sizes[job.batch]
+            yield {"text_image": values, "quality": values, "reference": None, "seconds": 0.0}
+
+    def close(self) -> None: ...
+
+
+def echo(folder: Path, prompts: int = 10) -> Pictures:
+    return Pictures(Echo(), Journal(folder, {}), Drawn(tuple(map(str, range(prompts))), 0))
+
+
+def candidate(value: float) -> Coefficients:
+    return Coefficients(np.full(2, value), np.ones(2))
+
+
+@given(st.lists(st.lists(st.sampled_from([0.9, 1.0, 1.1, 1.2]), max_size=6), max_size=3))
+def test_every_candidate_gets_its_own_scores_however_often_it_is_asked_for(questions: list[list[float]]) -> None:
+    from tempfile import TemporaryDirectory
+
+    with TemporaryDirectory() as folder:
+        pictures = echo(Path(folder) / "journal")
+        for values in questions:
+            found = [s.text_image for s, _ in pictures.scores([candidate(v) for v in values])]
+            assert [list(f) for f in found] == [[v] * 10 for v in values]
+        assert pictures.engine.jobs == 2 * len({v for values in questions for v in values})  # type: ignore[attr-defined]
+
+
+def test_a_proposal_that_is_identity_leaves_the_next_ones_verdict_alone(tmp_path: Path) -> None:
+    proposals = [Proposal(str(v), candidate(v), 0.0, 1, 1, 1.0, False, 0, {}, ()) for v in (1.0, 1.2, 1.2, 1.1)]
+    found, *_ = gains(proposals, echo(tmp_path / "journal"), Loss((1.0, 0.0, 0.0), (0.0,) * 3, (1.0,) * 3), seed=0)
+    np.testing.assert_allclose([g.estimate for g in found], [0.0, 0.2, 0.2, 0.1], atol=1e-12)
