@@ -126,6 +126,19 @@ def backbone_hash(manifest: Manifest) -> str:
     return hashlib.sha256("".join(parts).encode()).hexdigest()
 
 
+LEARNED = ("c_x", "c_eps", "bias", "folded")  # of a schedule
+
+
+def uncalibrated(manifest: Manifest) -> dict[str, Any]:
+    """All of qsched.json that no calibration writes: every file's hash, the base schedules, guidance, provenance.
+
+    Two bundles that agree in it draw the same pictures with the same coefficients.
+    """
+    raw = {name: value for name, value in manifest.raw.items() if name not in ("calibration", "version")}
+    schedules = {n: {k: v for k, v in s.items() if k not in LEARNED} for n, s in raw["schedules"].items()}
+    return {**raw, "schedules": schedules}
+
+
 def write_coefficients(folder: Path, steps: int, coefficients: Coefficients, record: Mapping[str, Any]) -> None:
     """Put learned coefficients, the folded table and their record into a bundle's qsched.json, in one renaming."""
     manifest = manifests.read(folder)

@@ -1,19 +1,25 @@
 """What the journal remembers reaches the candidate it belongs to, and an older bundle's journal reaches nobody."""
 
+import json
+import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from qsched_runtime import Coefficients
 
+from qsched_edge.bundle import write_coefficients
 from qsched_edge.calibrate.jobs import Drawn, Job
 from qsched_edge.calibrate.pictures import Pictures
+from qsched_edge.calibrate.run import open_workshop
 from qsched_edge.calibrate.search import Proposal
+from qsched_edge.calibrate.settings import Settings
 from qsched_edge.calibrate.verdicts import gains
-from qsched_edge.jaq.loss import Loss
+from qsched_edge.jaq.loss import Loss, Scores
 from qsched_edge.journal import Journal
 
 
@@ -58,3 +64,51 @@ def test_a_proposal_that_is_identity_leaves_the_next_ones_verdict_alone(tmp_path
     proposals = [Proposal(str(v), candidate(v), 0.0, 1, 1, 1.0, False, 0, {}, ()) for v in (1.0, 1.2, 1.2, 1.1)]
     found, *_ = gains(proposals, echo(tmp_path / "journal"), Loss((1.0, 0.0, 0.0), (0.0,) * 3, (1.0,) * 3), seed=0)
     np.testing.assert_allclose([g.estimate for g in found], [0.0, 0.2, 0.2, 0.1], atol=1e-12)
+
+
+CHANGES = {
+    "decoder": lambda raw: raw["files"][-1].update(sha256="0" * 64),
+    "guidance": lambda raw: raw["guidance"].update(default=raw["guidance"]["default"] + 1),
+    "schedule": lambda raw: raw["schedules"]["4"].update(init_noise_sigma=2.0),
+}
+
+
+def stamp_of(folder: Path, recipe: Path, settings: Settings, journal: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """What stands in the journal of a calibration that would be made now; nothing is drawn."""
+    nothing = [(Scores(np.zeros(4), np.zeros(4)), 0.0)]
+    monkeypatch.setattr(Pictures, "scores", lambda self, candidates: iter(nothing))
+    open_workshop(folder, settings, None, None, str(recipe), journal).engine.close()
+    return (journal / "identity.json").read_text()
+
+
+@pytest.mark.parametrize("part", CHANGES)
+def test_another_bundle_never_meets_an_older_ones_journal(
+    part: str, bundles: dict[int, Path], recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, journal = Path(shutil.copytree(bundles[4], tmp_path / "bundle")), tmp_path / "journal"
+    first = stamp_of(folder, recipe, Settings(), journal, monkeypatch)
+    write_coefficients(folder, 4, Coefficients(np.full(4, 1.1), np.ones(4), np.full(4, 0.1)), {"a": "record"})
+    assert stamp_of(folder, recipe, Settings(), journal, monkeypatch) == first  # coefficients are no part of it
+    raw = json.loads((folder / "qsched.json").read_text())
+    CHANGES[part](raw)
+    (folder / "qsched.json").write_text(json.dumps(raw))
+    assert stamp_of(folder, recipe, Settings(), journal, monkeypatch) != first
+
+
+def test_another_reference_or_autoencoder_starts_anew(
+    bundles: dict[int, Path], miniature: Path, recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    full = Path(shutil.copytree(bundles[32], tmp_path / "full"))
+    model = Path(shutil.copytree(miniature, tmp_path / "miniature"))
+    mine = tmp_path / "mini.toml"
+    mine.write_text(recipe.read_text())
+    settings = Settings(reference=full)
+    stamps = [stamp_of(bundles[4], mine, settings, tmp_path / "journal", monkeypatch)]
+    with (model / "vae/diffusion_pytorch_model.safetensors").open("ab") as handle:
+        handle.write(b" ")
+    stamps.append(stamp_of(bundles[4], mine, settings, tmp_path / "journal", monkeypatch))
+    raw = json.loads((full / "qsched.json").read_text())
+    raw["files"][0]["sha256"] = "0" * 64
+    (full / "qsched.json").write_text(json.dumps(raw))
+    stamps.append(stamp_of(bundles[4], mine, settings, tmp_path / "journal", monkeypatch))
+    assert len(set(stamps)) == 3

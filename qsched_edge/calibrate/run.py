@@ -23,6 +23,7 @@ from qsched_edge.calibrate.safeguards import UNCOMPARED, collapse, departure, sa
 from qsched_edge.calibrate.search import STARTED, Problem, Proposal, propose
 from qsched_edge.calibrate.settings import Settings
 from qsched_edge.calibrate.verdicts import Verdict, choose, judge, ships
+from qsched_edge.card import versions
 from qsched_edge.errors import BundleError, QSchedError
 from qsched_edge.jaq.judge import Judge, TermSettings
 from qsched_edge.jaq.loss import Loss, Scores, weights_of
@@ -113,16 +114,13 @@ def open_workshop(
     precision's even if the loss does not ask for it."""
     manifest = manifests.read(folder)
     spec = resolve(model or manifest.raw["provenance"]["recipe"])
-    sets = (
-        read_prompts(prompts or recipe_path(spec.recipe, "prompts")),
-        read_prompts(heldout or recipe_path(spec.recipe, "heldout")),
-    )
+    sets = prompt_sets(spec.recipe, prompts, heldout)
     drawn, setup = drawn_of(settings, *sets), setup_of(folder, manifest, spec, settings, compare)
     values = {n: v for n, v in asdict(settings).items() if n not in (*SEARCH_OPTIONS, *PLACE_OPTIONS)}
     stamp = {
-        "settings": values, "backbone": bundles.backbone_hash(manifest), "prompts": [s.sha256 for s in sets],
-        "compare": setup.compare, "scorer": scorer_hash(setup.terms), "terms": asdict(setup.terms),
-        "model": str(spec.folder),
+        "settings": values, "bundle": bundles.uncalibrated(manifest), "prompts": [s.sha256 for s in sets],
+        "compare": setup.compare, "judge": judge_identity(setup.terms), "autoencoder": bundles.list_files(setup.vae),
+        "reference": uncalibrated_at(settings.reference), "model": str(spec.folder), "versions": versions(),
     }  # fmt: skip
     engine: Engine = lookup(ENGINES[settings.engine])(setup, Cluster(settings.ray_address, settings.workers))
     nothing = Scores(np.zeros(0), np.zeros(0))
@@ -143,6 +141,12 @@ def setup_of(folder: Path, manifest: manifests.Manifest, spec: ModelSpec, settin
         settings.reference and settings.reference.resolve(), compare or settings.compares,
         settings.device, settings.providers, settings.memory, settings.threads,
     )  # fmt: skip
+
+
+def prompt_sets(recipe: Recipe, prompts: Path | None, heldout: Path | None) -> tuple[PromptSet, PromptSet]:
+    """To fit on and to decide by: the files given, or the recipe's."""
+    fit = read_prompts(prompts or recipe_path(recipe, "prompts"))
+    return fit, read_prompts(heldout or recipe_path(recipe, "heldout"))
 
 
 def drawn_of(settings: Settings, fit_set: PromptSet, heldout_set: PromptSet) -> dict[str, Drawn]:
@@ -250,6 +254,21 @@ def recipe_path(recipe: Recipe, name: str) -> Path:
 
 def judge_of(recipe: Recipe) -> Judge:
     return Judge(terms_of(recipe, Settings()))
+
+
+def uncalibrated_at(folder: Path | None) -> dict[str, Any] | None:
+    """What the pictures of the bundle there depend on, beside coefficients."""
+    return bundles.uncalibrated(manifests.read(folder)) if folder else None
+
+
+def judge_identity(terms: TermSettings) -> dict[str, Any]:
+    """All that both terms depend on: their settings and every file they look through."""
+    hps = Path(terms.hps)
+    return {
+        "terms": asdict(terms),
+        "scorer": bundles.list_files(Path(terms.scorer)) if terms.scorer else [],
+        "hps": manifests.sha256(hps) if hps.is_file() else "",
+    }
 
 
 def scorer_hash(terms: TermSettings) -> str:

@@ -19,17 +19,17 @@ from qsched_runtime import manifest as manifests
 from qsched_edge import progress
 from qsched_edge.bundle import coefficients_json
 from qsched_edge.calibrate.device import open_sampler
-from qsched_edge.calibrate.run import Workshop, judge_of, open_workshop
+from qsched_edge.calibrate.run import Workshop, judge_of, open_workshop, prompt_sets, uncalibrated_at
 from qsched_edge.calibrate.search import SEARCHES, Point, Proposal, propose
 from qsched_edge.calibrate.settings import Settings
 from qsched_edge.calibrate.space import HIGH, LOW, line
 from qsched_edge.card import versions
 from qsched_edge.errors import RequestError, unknown_name
 from qsched_edge.evaluate import judged as judges
-from qsched_edge.evaluate.run import classifier_of, full_precision
+from qsched_edge.evaluate.run import classifier_of, full_precision, judges_identity
 from qsched_edge.intervals import paired_difference
 from qsched_edge.jaq.loss import LOSSES, Loss
-from qsched_edge.recipes import resolve
+from qsched_edge.recipes import ModelSpec, resolve
 from qsched_edge.staging import Staging, refuse_existing, write_json, write_text
 
 EQUAL_PASSES, LOSS, COLUMNS, COUNTS = "searches at equal passes", "loss", "columns", "fitting prompts"
@@ -92,8 +92,11 @@ def ablate(
     """Returns the report written to `output`/report.json; `settings.points` sets the grid and so the budget."""
     refuse_existing(output, force)
     rows_of(settings.fit_prompts, groups)
-    raw = [manifests.read(f).raw for f in folders]
-    arguments = {"settings": asdict(settings), "judging": asdict(judging), "model": model, "manifests": raw}
+    inputs = [inputs_of(folder, settings, model, quiet) for folder in folders]
+    arguments = {
+        "settings": asdict(settings), "judging": asdict(judging), "model": model, "inputs": inputs,
+        "versions": versions(),
+    }  # fmt: skip
     with Staging(output, arguments, force) as staging:
         sections, pictures = {}, {}
         for i, folder in enumerate(folders):
@@ -111,6 +114,24 @@ def ablate(
         write_json(staging.folder / "report.json", report)
         staging.drop(p.name for p in staging.folder.iterdir() if p.is_dir())
     return report
+
+
+def inputs_of(folder: Path, settings: Settings, model: str | None, quiet: bool) -> dict[str, Any]:
+    """All that one bundle's section depends on beside the settings."""
+    manifest = manifests.read(folder)
+    spec = resolve(model or manifest.raw["provenance"]["recipe"])
+    return {
+        "manifest": manifest.raw,
+        "reference": uncalibrated_at(reference_of(folder, manifest, spec, settings, quiet)),
+        "prompts": [s.sha256 for s in prompt_sets(spec.recipe, None, None)],
+        "judges": judges_identity(spec),
+    }
+
+
+def reference_of(folder: Path, manifest: manifests.Manifest, spec: ModelSpec, settings: Settings, quiet: bool) -> Path:
+    """The 32-bit bundle that was named, or the one beside the bundle, made now if it is not there."""
+    beside = settings.reference or folder.with_name(f"{spec.recipe.name}-w32")
+    return full_precision(spec, manifest, beside, quiet)
 
 
 def settings_json(settings: Settings) -> dict[str, Any]:
@@ -139,8 +160,7 @@ def ablate_one(subject: Subject) -> tuple[dict[str, Any], dict[str, np.ndarray]]
     """The report's section of one bundle, and pictures uint8 [SHOWN, H, W, 3] by row."""
     manifest = manifests.read(subject.folder)
     spec = resolve(subject.model or manifest.raw["provenance"]["recipe"])
-    beside = subject.settings.reference or subject.folder.with_name(f"{spec.recipe.name}-w32")
-    full = full_precision(spec, manifest, beside, subject.quiet)
+    full = reference_of(subject.folder, manifest, spec, subject.settings, subject.quiet)
     settings = replace(subject.settings, reference=full)
     shop = open_workshop(subject.folder, settings, None, None, subject.model, subject.journal, compare=True)
     try:

@@ -16,7 +16,15 @@ from qsched_runtime import manifest as manifests
 
 from qsched_edge import bundle as bundles
 from qsched_edge import progress
-from qsched_edge.calibrate.run import check_reference, judge_of, recipe_path
+from qsched_edge.calibrate.run import (
+    check_reference,
+    judge_identity,
+    judge_of,
+    recipe_path,
+    terms_of,
+    uncalibrated_at,
+)
+from qsched_edge.calibrate.settings import Settings as Calibration
 from qsched_edge.card import versions
 from qsched_edge.errors import MetricError, RequestError
 from qsched_edge.evaluate.cells import METRICS, Cell, measure
@@ -75,7 +83,10 @@ def evaluate(
     }
     steps = manifest.default_steps
     coefficients = {"c = 1": Coefficients.identity(steps), "calibrated": manifest.coefficients[steps]}
-    arguments = {"settings": asdict(settings), "prompts": prompt_set.sha256, "manifest": manifest.raw}
+    arguments = {
+        "settings": asdict(settings), "prompts": prompt_set.sha256, "manifest": manifest.raw,
+        "reference": uncalibrated_at(full_folder), "judges": judges_identity(spec), "versions": versions(),
+    }  # fmt: skip
     with Staging(output, arguments, force) as staging:
         with progress.bar("evaluate", 4 * settings.prompts * settings.seeds, "images", quiet) as advance:
             draw = partial(write_cell, judges=judges, prompts=chosen, seeds=settings.seeds, advance=advance)
@@ -149,6 +160,13 @@ def classifier_of(spec: ModelSpec) -> Classifier:
     if not spec.recipe.evaluator:
         raise MetricError(f"recipe {spec.recipe.name} names no evaluator: add evaluator = FOLDER of a classifier")
     return Classifier(spec.recipe.path(spec.recipe.evaluator))
+
+
+def judges_identity(spec: ModelSpec) -> dict[str, Any]:
+    """All that a cell's measurements depend on beside its pictures."""
+    recipe = spec.recipe
+    evaluator = bundles.list_files(recipe.path(recipe.evaluator)) if recipe.evaluator else []
+    return {**judge_identity(terms_of(recipe, Calibration())), "evaluator": evaluator}
 
 
 def full_precision(spec: ModelSpec, quantized: manifests.Manifest, folder: Path, quiet: bool) -> Path:
