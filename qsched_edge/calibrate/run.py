@@ -19,12 +19,12 @@ from qsched_edge.calibrate.engines import ENGINES, Cluster, Engine
 from qsched_edge.calibrate.jobs import Drawn, Setup
 from qsched_edge.calibrate.pictures import Pictures
 from qsched_edge.calibrate.record import BOUNDS, Result, candidate_json
-from qsched_edge.calibrate.safeguards import UNCOMPARED, collapse, departure, saturation, warnings_of
+from qsched_edge.calibrate.safeguards import UNCOMPARED, collapse, departure, saturation, shared, warnings_of
 from qsched_edge.calibrate.search import STARTED, Problem, Proposal, propose
 from qsched_edge.calibrate.settings import Settings
 from qsched_edge.calibrate.verdicts import Verdict, choose, judge, ships
 from qsched_edge.card import versions
-from qsched_edge.errors import BundleError, QSchedError
+from qsched_edge.errors import BundleError, PromptsError, QSchedError
 from qsched_edge.jaq.judge import Judge, TermSettings
 from qsched_edge.jaq.loss import Loss, Scores, weights_of
 from qsched_edge.journal import Journal
@@ -144,9 +144,14 @@ def setup_of(folder: Path, manifest: manifests.Manifest, spec: ModelSpec, settin
 
 
 def prompt_sets(recipe: Recipe, prompts: Path | None, heldout: Path | None) -> tuple[PromptSet, PromptSet]:
-    """To fit on and to decide by: the files given, or the recipe's."""
+    """To fit on and to decide by: the files given, or the recipe's. Raises PromptsError if they are the same."""
     fit = read_prompts(prompts or recipe_path(recipe, "prompts"))
-    return fit, read_prompts(heldout or recipe_path(recipe, "heldout"))
+    held = read_prompts(heldout or recipe_path(recipe, "heldout"))
+    if fit.prompts == held.prompts:
+        raise PromptsError(
+            f"{fit.path} and {held.path} hold the same prompts: decide by prompts that were not fitted on"
+        )
+    return fit, held
 
 
 def drawn_of(settings: Settings, fit_set: PromptSet, heldout_set: PromptSet) -> dict[str, Drawn]:
@@ -236,7 +241,8 @@ def make_record(
 
 def warnings(shop: Workshop, verdicts: Sequence[Verdict], before: Scores) -> list[str]:
     judge = Judge(shop.setup.terms, shop.setup.device)
-    found = saturation("text_image", before.text_image, judge.text_image)
+    found = shared(shop.sets["fit"].prompts, shop.sets["heldout"].prompts)
+    found += saturation("text_image", before.text_image, judge.text_image)
     found += saturation("quality", before.quality, judge.quality)
     if shop.settings.guard and not shop.setup.compare:
         found.append(UNCOMPARED)

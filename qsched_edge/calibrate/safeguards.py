@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from qsched_edge.calibrate.search import Proposal
@@ -28,6 +30,12 @@ def warnings_of(proposal: Proposal) -> list[str]:
     if proposal.spent:
         found.append(f"{proposal.search}: the budget ended the search")
     return found
+
+
+def shared(fit: Sequence[str], held: Sequence[str]) -> list[str]:
+    """Held-out prompts that were fitted on."""
+    both = sum(prompt in set(fit) for prompt in held)
+    return [f"{both} of the {len(held)} held-out prompts were fitted on as well, with other noise"] if both else []
 
 
 def departure(verdict: Verdict) -> list[str]:
