@@ -177,7 +177,7 @@ def calibrate(
     jacobian: Annotated[str, typer.Option(help="The network's: none, symmetric or forward.")] = "none",
     check_gradient: Annotated[bool, typer.Option(help="Compare the gradient with finite differences.")] = True,
     fit_prompts: Annotated[int, typer.Option(help="Prompts to fit on.")] = 32,
-    heldout_prompts: Annotated[int, typer.Option(help="Held-out prompts that choose and decide.")] = 64,
+    heldout_prompts: Annotated[int, typer.Option(help="Held-out prompts that choose and decide; 8 must decide.")] = 64,
     seed: Annotated[int, typer.Option(help="Seed of all noise and choices.")] = 0,
     text_image: Annotated[str, typer.Option(help="TC's metric: clip, hps (default: the recipe's).")] = "",
     quality: Annotated[str, typer.Option(help="IQ's metric: clip-iqa, pyiqa:NAME (default: the recipe's).")] = "",

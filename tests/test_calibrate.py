@@ -22,7 +22,7 @@ from qsched_edge.calibrate.safeguards import collapse, departure, saturation, wa
 from qsched_edge.calibrate.search import Proposal
 from qsched_edge.calibrate.settings import Settings
 from qsched_edge.calibrate.space import at_bounds
-from qsched_edge.calibrate.verdicts import Verdict, choose, ships
+from qsched_edge.calibrate.verdicts import DECIDERS, Verdict, choose, ships
 from qsched_edge.errors import BundleError, PromptsError, RequestError
 from qsched_edge.intervals import Interval
 from qsched_edge.jaq.loss import Scores
@@ -93,10 +93,10 @@ def test_memory_is_bounded_and_forgets_the_oldest(keys: list[int], room: int) ->
         assert memo.held <= room * 10
 
 
-def verdict(name: str, choosing: float, low: float) -> Verdict:
+def verdict(name: str, choosing: float, low: float, deciding: int = DECIDERS) -> Verdict:
     other = Coefficients(np.full(4, 1.1), np.ones(4))
     proposal = Proposal(name, other, 1.0, 1, 1, 1.0, False, 0, {}, ())
-    scores = Scores(np.zeros(2), np.zeros(2))
+    scores = Scores(np.zeros(deciding), np.zeros(deciding))
     return Verdict(proposal, Interval(choosing, 0, 1), Interval(low + 1, low, low + 2), scores)
 
 
@@ -106,6 +106,19 @@ def test_one_half_chooses_and_the_other_decides() -> None:
     assert chosen.proposal.search == "grid"
     assert not ships(chosen)  # nor does the runner-up slip in: that would be choosing on the deciding prompts
     assert ships(choose([sound, verdict("line", 0.1, 0.4)]))
+
+
+def test_few_prompts_never_ship_anything_but_identity(copy: Path, recipe: Path) -> None:
+    assert ships(verdict("free", 0.5, 0.2))
+    assert not ships(verdict("free", 0.5, 0.2, deciding=DECIDERS - 1))
+    record = learn(copy, recipe, replace(FEW, heldout_prompts=14))  # two searches: seven choose, seven decide
+    assert record["shipped"] == "identity"
+    assert any(w.startswith("identity ships: 7 prompts cannot decide") for w in record["warnings"])
+    assert manifests.read(copy).coefficients[4].c_x.tolist() == [1.0] * 4
+    found = learn(copy, recipe, replace(FEW, heldout_prompts=16))
+    assert not any("cannot decide" in w for w in found["warnings"])
+    (chosen,) = [c for c in found["candidates"] if c["search"] == found["chosen"]]
+    assert (found["shipped"] == chosen["search"]) == (chosen["heldout_gain"]["low"] > 0)
 
 
 def test_what_moves_away_from_full_precision_does_not_ship() -> None:

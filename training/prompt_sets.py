@@ -1,7 +1,7 @@
 """Write the embedded model's prompt sets into `calib_prompts/`: `python -m training.prompt_sets`.
 
 The held-out set has a prompt for every concept. Where none of a concept's combinations was held out from training (17
-of 264) it is the plain drawing in noto style, which training has seen; two of these are among the prompts to fit on too.
+of 264) it is the plain drawing in noto style, which training has seen; two of these are among the fitting prompts too.
 """
 
 from __future__ import annotations

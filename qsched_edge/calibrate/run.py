@@ -19,7 +19,7 @@ from qsched_edge.calibrate.engines import ENGINES, Cluster, Engine
 from qsched_edge.calibrate.jobs import Drawn, Setup
 from qsched_edge.calibrate.pictures import Pictures
 from qsched_edge.calibrate.record import BOUNDS, Result, candidate_json
-from qsched_edge.calibrate.safeguards import UNCOMPARED, collapse, departure, saturation, shared, warnings_of
+from qsched_edge.calibrate.safeguards import UNCOMPARED, collapse, departure, saturation, shared, too_few, warnings_of
 from qsched_edge.calibrate.search import STARTED, Problem, Proposal, propose
 from qsched_edge.calibrate.settings import Settings
 from qsched_edge.calibrate.verdicts import Verdict, choose, judge, ships
@@ -242,6 +242,7 @@ def make_record(
 def warnings(shop: Workshop, verdicts: Sequence[Verdict], before: Scores) -> list[str]:
     judge = Judge(shop.setup.terms, shop.setup.device)
     found = shared(shop.sets["fit"].prompts, shop.sets["heldout"].prompts)
+    found += too_few(len(before.quality))
     found += saturation("text_image", before.text_image, judge.text_image)
     found += saturation("quality", before.quality, judge.quality)
     if shop.settings.guard and not shop.setup.compare:

@@ -8,7 +8,7 @@ import numpy as np
 
 from qsched_edge.calibrate.search import Proposal
 from qsched_edge.calibrate.space import at_bounds
-from qsched_edge.calibrate.verdicts import Verdict
+from qsched_edge.calibrate.verdicts import DECIDERS, Verdict
 from qsched_edge.jaq.judge import Term
 from qsched_edge.jaq.loss import Scores
 
@@ -34,8 +34,19 @@ def warnings_of(proposal: Proposal) -> list[str]:
 
 def shared(fit: Sequence[str], held: Sequence[str]) -> list[str]:
     """Held-out prompts that were fitted on."""
-    both = sum(prompt in set(fit) for prompt in held)
+    known = set(fit)
+    both = sum(prompt in known for prompt in held)
     return [f"{both} of the {len(held)} held-out prompts were fitted on as well, with other noise"] if both else []
+
+
+def too_few(deciding: int) -> list[str]:
+    """Prompts that cannot decide."""
+    if deciding >= DECIDERS:
+        return []
+    return [
+        f"identity ships: {deciding} prompts cannot decide, {DECIDERS} are the fewest; give more --heldout-prompts "
+        f"(several searches share them, half decides)"
+    ]
 
 
 def departure(verdict: Verdict) -> list[str]:

@@ -14,6 +14,7 @@ from qsched_edge.errors import MetricError
 from qsched_edge.intervals import Interval, paired_difference
 from qsched_edge.jaq.loss import Loss, Scores
 
+DECIDERS = 8  # prompts: the bootstrap interval of fewer is too narrow to ship anything by, that of one has no width
 BROKEN = -1e6  # the loss of proposals whose held-out pictures are not finite: no other is as low
 
 
@@ -49,9 +50,9 @@ def choose(verdicts: Sequence[Verdict]) -> Verdict:
 
 
 def ships(chosen: Verdict) -> bool:
-    """Only if the gain's interval on the deciding prompts lies above zero and the pictures do not move away from full
-    precision's there; identity ships otherwise."""
-    return chosen.deciding.low > 0 and not chosen.moves_away
+    """Only if DECIDERS prompts or more decide, the gain's interval on them lies above zero and the pictures do not move
+    away from full precision's there; identity ships otherwise."""
+    return len(chosen.scores.quality) >= DECIDERS and chosen.deciding.low > 0 and not chosen.moves_away
 
 
 def judge(
