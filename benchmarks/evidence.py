@@ -151,7 +151,7 @@ def passes_table(section: Mapping[str, Any]) -> str:
     ]
     for name, row in rows.items():
         start = row["curve"][0][2]
-        reached = [p for p, _, held in row["curve"] if held - start >= goal]
+        reached = [p for p, _, held in row["curve"] if held is not None and held - start >= goal]
         when = f"{reached[0]:,} | 1/{taken / reached[0]:.0f}" if reached else "never |" if name != "grid" else " |"
         lines.append(f"| `{name}` | {span(row['gains']['jaq'], '+.3f')} | {row['passes']:,} | {when} |")
     return "\n".join(lines)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from qsched_edge.pipelines import Layout
 from qsched_edge.recipes import ModelSpec
-from qsched_edge.staging import write_text
+from qsched_edge.staging import not_json, write_text
 
 if TYPE_CHECKING:
     from qsched_edge.export import ExportSettings
@@ -29,6 +29,12 @@ def model_index(spec: ModelSpec, layout: Layout) -> dict[str, Any]:
         library, stock = index[name]
         index[name] = [library, stock.removesuffix("Fast") + "Fast"]
     return {**index, "scheduler": ["diffusers", spec.scheduler_config()["_class_name"]]}
+
+
+def scheduler_config(spec: ModelSpec) -> dict[str, Any]:
+    """The scheduler's configuration without what JSON lacks: some stock files say -Infinity for a solver's option that
+    no scheduler supported here has."""
+    return {k: v for k, v in spec.scheduler_config().items() if not_json(v) is None}
 
 
 def copy_licenses(spec: ModelSpec, folder: Path) -> None:

@@ -178,7 +178,7 @@ def calibrate(
     check_gradient: Annotated[bool, typer.Option(help="Compare the gradient with finite differences.")] = True,
     fit_prompts: Annotated[int, typer.Option(help="Prompts to fit on.")] = 32,
     heldout_prompts: Annotated[int, typer.Option(help="Held-out prompts that choose and decide; 8 must decide.")] = 64,
-    seed: Annotated[int, typer.Option(help="Seed of all noise and choices.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of all noise and choices, 0 to 99.")] = 0,
     text_image: Annotated[str, typer.Option(help="TC's metric: clip, hps (default: the recipe's).")] = "",
     quality: Annotated[str, typer.Option(help="IQ's metric: clip-iqa, pyiqa:NAME (default: the recipe's).")] = "",
     reference: Annotated[
@@ -246,7 +246,7 @@ def ablate(
     judge_prompts: Annotated[int, typer.Option(help="Held-out prompts for the second judge; 0 asks none.")] = 64,
     judge_seeds: Annotated[int, typer.Option(help="Noise seeds for each of them.")] = 2,
     k: Annotated[float, typer.Option(help="JAQ = TC + k IQ.")] = 2.0,
-    seed: Annotated[int, typer.Option(help="Seed of all noise and choices.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of all noise and choices, 0 to 99.")] = 0,
     model: Annotated[str | None, typer.Option("-m", "--model", help="Recipe or folder the bundles came from.")] = None,
     reference: Annotated[
         Path | None, typer.Option(help="32-bit bundle of the same weights (default: NAME-w32 beside the bundle).")

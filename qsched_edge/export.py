@@ -17,7 +17,7 @@ from qsched_runtime.manifest import NAME, sha256
 
 from qsched_edge import bundle, progress
 from qsched_edge.capture.graph import Captured
-from qsched_edge.card import copy_licenses, model_card, model_index, provenance, versions
+from qsched_edge.card import copy_licenses, model_card, model_index, provenance, scheduler_config, versions
 from qsched_edge.errors import QuantizeError, RecipeError, WeightsError, unknown_name
 from qsched_edge.journal import Journal
 from qsched_edge.lookup import lookup
@@ -303,7 +303,7 @@ def finish(
     reports = {c.name: read_json(folder / c.name / LAYERS) for c in layout.components}
     tokenizers = {name: write_tokenizer(spec, name, folder / name) for name in layout.tokenizers}
     (folder / "scheduler").mkdir(exist_ok=True)
-    write_json(folder / "scheduler/scheduler_config.json", spec.scheduler_config())
+    write_json(folder / "scheduler/scheduler_config.json", scheduler_config(spec))
     write_json(folder / "model_index.json", model_index(spec, layout))
     copy_licenses(spec, folder)
     if spec.recipe.layers and not settings.target:

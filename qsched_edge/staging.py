@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import shutil
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from qsched_edge.errors import OutputExistsError
+from qsched_edge.errors import OutputExistsError, QSchedError
 
 STAMP = "stage.json"
 
@@ -28,7 +29,25 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    write_text(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
+    """Raises QSchedError for a number that JSON lacks, NaN or infinity, and names the place it has in `value`."""
+    place = not_json(value)
+    if place is not None:
+        raise QSchedError(
+            f"{path.name} would hold a number that is not finite at {place or 'its root'}: nothing written"
+        )
+    write_text(path, json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def not_json(value: Any) -> str | None:
+    """Where the first float that is not finite stands, such as .loss.k or .curve[2]; None where all are."""
+    if isinstance(value, float):
+        return None if math.isfinite(value) else ""
+    inside: Iterable[tuple[str, Any]] = ()
+    if isinstance(value, Mapping):
+        inside = ((f".{key}", v) for key, v in value.items())
+    elif isinstance(value, (list, tuple)):
+        inside = ((f"[{i}]", v) for i, v in enumerate(value))
+    return next((name + place for name, v in inside if (place := not_json(v)) is not None), None)
 
 
 def digest(value: Any) -> str:

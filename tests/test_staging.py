@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from qsched_edge.errors import OutputExistsError
+from qsched_edge.errors import OutputExistsError, QSchedError
 from qsched_edge.staging import Staging, write_json
 
 
@@ -66,3 +66,12 @@ def test_json_is_replaced_in_one_move(tmp_path: Path) -> None:
         write_json(path, {"a": object()})
     assert path.read_text() == '{\n "a": 1\n}\n'
     assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
+def test_what_json_lacks_is_never_written(tmp_path: Path, bad: float) -> None:
+    path = tmp_path / "x.json"
+    write_json(path, {"a": 1.5})
+    with pytest.raises(QSchedError, match=r"x.json would hold a number that is not finite at \.rows\[1\]\.gain"):
+        write_json(path, {"rows": [{"gain": 1.0}, {"gain": bad}]})
+    assert path.read_text() == '{\n "a": 1.5\n}\n'

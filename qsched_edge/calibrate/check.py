@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import Any
 
@@ -40,12 +41,14 @@ def passes_of(candidates: list[Coefficients], problem: Problem) -> int:
 
 
 def cosine(a: np.ndarray, b: np.ndarray) -> float | None:
-    """None where one of them is zero."""
-    size = np.linalg.norm(a) * np.linalg.norm(b)
-    return float(a @ b / size) if size else None
+    """None where one of them is zero or not finite."""
+    return quotient(float(a @ b), float(np.linalg.norm(a) * np.linalg.norm(b)))
 
 
 def ratio(a: np.ndarray, b: np.ndarray) -> float | None:
-    """|a| / |b|, None where b is zero."""
-    size = np.linalg.norm(b)
-    return float(np.linalg.norm(a) / size) if size else None
+    """|a| / |b|, None where b is zero or one of them is not finite."""
+    return quotient(float(np.linalg.norm(a)), float(np.linalg.norm(b)))
+
+
+def quotient(a: float, b: float) -> float | None:
+    return a / b if b and math.isfinite(a / b) else None

@@ -21,7 +21,7 @@ from qsched_edge.calibrate.pictures import Pictures
 from qsched_edge.calibrate.record import BOUNDS, Result, candidate_json
 from qsched_edge.calibrate.safeguards import UNCOMPARED, collapse, departure, saturation, shared, too_few, warnings_of
 from qsched_edge.calibrate.search import STARTED, Problem, Proposal, propose
-from qsched_edge.calibrate.settings import Settings
+from qsched_edge.calibrate.settings import HELDOUT_SEEDS, SEED_STRIDE, Settings
 from qsched_edge.calibrate.verdicts import Verdict, choose, judge, ships
 from qsched_edge.card import versions
 from qsched_edge.errors import BundleError, PromptsError, QSchedError
@@ -34,7 +34,6 @@ from qsched_edge.prompts import PromptSet, read_prompts
 from qsched_edge.recipes import ModelSpec, Recipe, resolve
 
 Advance = Callable[[int], None]
-HELDOUT_SEEDS = 1_000_000  # held-out noise starts here, far from the fitting prompts' seeds
 SEARCH_OPTIONS = (
     "search",
     "budget",
@@ -157,9 +156,10 @@ def prompt_sets(recipe: Recipe, prompts: Path | None, heldout: Path | None) -> t
 def drawn_of(settings: Settings, fit_set: PromptSet, heldout_set: PromptSet) -> dict[str, Drawn]:
     """The prompts and noise of fitting, and of the two halves that choose and decide."""
     fit, held = fit_set.first(settings.fit_prompts), heldout_set.first(settings.heldout_prompts)
-    start, half = HELDOUT_SEEDS + settings.seed * 10_000, len(held) // 2
+    first, half = settings.seed * SEED_STRIDE, len(held) // 2
+    start = HELDOUT_SEEDS + first
     return {
-        "fit": Drawn(fit, settings.seed * 10_000),
+        "fit": Drawn(fit, first),
         "heldout": Drawn(held, start),
         "choosing": Drawn(held[:half], start),
         "deciding": Drawn(held[half:], start + half),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +16,9 @@ from qsched_edge.jaq.loss import LOSSES
 
 MEMORY = ("low", "fast")
 STARTS = ("identity", "closed")
+SEED_STRIDE = 10_000  # noise streams of one seed and prompt set: no prompt set is longer
+HELDOUT_SEEDS = 1_000_000  # held-out noise starts here, above the fitting prompts' of every seed
+SEEDS = HELDOUT_SEEDS // SEED_STRIDE
 
 
 @dataclass(frozen=True)
@@ -62,6 +66,7 @@ class Settings:
         for name in ("points", "iterations", "fit_prompts", "heldout_prompts"):
             if getattr(self, name) < 2:
                 raise RequestError(f"{name} {getattr(self, name)} is too few: use 2 or more")
+        self._check_numbers()
         if self.jacobian == "forward" and "channel" in self.searches:
             raise RequestError("jacobian forward knows no single channels: use none or symmetric for search channel")
         check_device(self.device)
@@ -70,6 +75,18 @@ class Settings:
             raise RequestError(
                 "closed forms and the loss 'reference' compare with full precision: give --reference BUNDLE"
             )
+
+    def _check_numbers(self) -> None:
+        """Counts and seeds whose noise streams would meet another prompt set's are refused too."""
+        if not (math.isfinite(self.k) and self.k >= 0):
+            raise RequestError(f"k {self.k} cannot weigh a term: use a number from 0 on")
+        if not 0 <= self.seed < SEEDS:
+            raise RequestError(f"seed {self.seed} is out of range: use 0 to {SEEDS - 1}")
+        for name in ("fit_prompts", "heldout_prompts"):
+            if getattr(self, name) > SEED_STRIDE:
+                raise RequestError(f"{name} {getattr(self, name)} is too many: use {SEED_STRIDE} or fewer")
+        if self.workers < 1:
+            raise RequestError(f"workers {self.workers} is too few: use 1 or more")
 
     @property
     def searches(self) -> tuple[str, ...]:

@@ -221,10 +221,20 @@ def measured(shop: Workshop, jaq: Loss, row: Row, proposal: Proposal) -> dict[st
         "passes": proposal.passes,
         "pictures": proposal.pictures,
         "budget_spent": proposal.spent,
-        "gains": {n: asdict(paired_difference(*pair, seed=0)) for n, pair in gains.items()},
-        "curve": [[p.passes, p.fit, float(jaq.of(s).mean())] for p, s in zip(points, scores, strict=True)],
+        "gains": {n: gain(*pair) for n, pair in gains.items()},
+        "curve": [[p.passes, p.fit, mean(jaq.of(s))] for p, s in zip(points, scores, strict=True)],
         "notes": proposal.notes,
     }
+
+
+def gain(after: np.ndarray, before: np.ndarray) -> dict[str, float] | None:
+    """The paired gain with its interval; None where a picture's term is not finite."""
+    return asdict(paired_difference(after, before, seed=0)) if np.isfinite(after - before).all() else None
+
+
+def mean(values: np.ndarray) -> float | None:
+    """None where a picture's term is not finite."""
+    return float(values.mean()) if np.isfinite(values).all() else None
 
 
 def thinned(curve: Sequence[Point]) -> list[Point]:
@@ -238,8 +248,9 @@ def surface(shop: Workshop, jaq: Loss) -> dict[str, Any]:
     """Fit JAQ on the paper's grid, as `grid` has computed it: mean[s][m] for c_x from s, c_eps from m."""
     axis, steps = np.linspace(LOW, HIGH, shop.settings.points), shop.steps
     grid = [Coefficients(line(s, 1.0, steps), line(m, 1.0, steps)) for s in axis for m in axis]
-    means = [float(jaq.of(s).mean()) for s, _ in shop.pictures("fit").scores(grid)]
-    return {"axis": axis.tolist(), "mean": np.reshape(means, (len(axis), -1)).tolist()}
+    means = [mean(jaq.of(s)) for s, _ in shop.pictures("fit").scores(grid)]
+    rows = range(0, len(means), len(axis))
+    return {"axis": axis.tolist(), "mean": [means[i : i + len(axis)] for i in rows]}
 
 
 def drawn(shop: Workshop, full: Path, rows: Sequence[dict[str, Any]]) -> dict[str, np.ndarray]:
@@ -270,8 +281,8 @@ def text_table(report: dict[str, Any]) -> str:
         lines.append(f"{bundle}: held-out JAQ gain over c = 1, 95 % interval, network passes")
         for row in section["rows"]:
             g = row["gains"]["jaq"]
-            interval = f"[{g['low']:+.3f}, {g['high']:+.3f}]"
-            lines.append(f"  {row['group']:25} {row['name']:14} {g['estimate']:+.3f}  {interval:18} {row['passes']:8,}")
+            found = f"{g['estimate']:+.3f}  [{g['low']:+.3f}, {g['high']:+.3f}]" if g else "not finite"
+            lines.append(f"  {row['group']:25} {row['name']:14} {found:26} {row['passes']:8,}")
         lines += judged_lines(section["judged"])
     return "\n".join(lines)
 

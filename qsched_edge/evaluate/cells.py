@@ -10,12 +10,13 @@ import numpy as np
 from qsched_runtime import Coefficients, Sampler
 from qsched_runtime.image import to_uint8
 
+from qsched_edge.calibrate.settings import HELDOUT_SEEDS, SEED_STRIDE
 from qsched_edge.errors import MetricError
 from qsched_edge.evaluate.classifier import Classifier
 from qsched_edge.jaq.judge import Judge
 
 BATCH = 16
-REPORT_SEEDS = 2_000_000  # the report's noise starts here; neither fitting nor deciding has seen it
+REPORT_SEEDS = 2 * HELDOUT_SEEDS  # the report's noise starts here; neither fitting nor deciding has seen it
 METRICS = ("text_image", "quality", "top1", "top5")
 
 
@@ -62,7 +63,7 @@ def measure(
     for start in range(0, len(jobs), BATCH):
         some = jobs[start : start + BATCH]
         texts = [prompts[p] for p, _ in some]
-        noise = [REPORT_SEEDS + s * 10_000 + p for p, s in some]
+        noise = [REPORT_SEEDS + s * SEED_STRIDE + p for p, s in some]
         images = sampler.decode(last_latents(sampler, texts, noise, coefficients))
         scores, (ranking, features) = judge.scores(images, texts), classifier(images)
         if not scores.finite:

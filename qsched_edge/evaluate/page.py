@@ -33,7 +33,9 @@ def data_uri(picture: np.ndarray) -> str:
     return "data:image/png;base64," + base64.b64encode(png_bytes(picture)).decode()
 
 
-def interval_text(difference: Mapping[str, float], form: str) -> str:
+def interval_text(difference: Mapping[str, float] | None, form: str) -> str:
+    if difference is None:
+        return "not finite"
     low, high = form.format(difference["low"]), form.format(difference["high"])
     return f"{form.format(difference['estimate'])} [{low}, {high}]"
 

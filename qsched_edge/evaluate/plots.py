@@ -13,7 +13,8 @@ def curves(rows: Sequence[Mapping[str, Any]]) -> bytes:
     """Best held-out JAQ so far against network passes, one line for each search."""
     figure, axes = empty("network passes", "held-out JAQ over c = 1")
     for row in rows:
-        passes, held = [p[0] for p in row["curve"]], [p[2] - row["curve"][0][2] for p in row["curve"]]
+        passes, values = [p[0] for p in row["curve"]], np.array([p[2] for p in row["curve"]], float)
+        held = values - values[0]
         axes.step(
             [*passes, max(row["passes"], passes[-1])], [*held, held[-1]], where="post", marker=".", label=row["name"]
         )
@@ -23,13 +24,13 @@ def curves(rows: Sequence[Mapping[str, Any]]) -> bytes:
     return png(figure)
 
 
-def surface(axis: Sequence[float], mean: Sequence[Sequence[float]]) -> bytes:
+def surface(axis: Sequence[float], mean: Sequence[Sequence[float | None]]) -> bytes:
     """Fit JAQ over the paper's two numbers, c = 1 and the best point marked."""
     figure, axes = empty("first c_eps", "first c_x")
-    values = np.array(mean)
+    values = np.array(mean, float)  # None, a broken picture's, is NaN and stays blank
     shown = axes.contourf(axis, axis, values, levels=20) if min(values.shape) > 1 else axes.imshow(values)
     figure.colorbar(shown, label="fit JAQ")
-    s, m = np.unravel_index(values.argmax(), values.shape)
+    s, m = np.unravel_index(np.nanargmax(values), values.shape)
     axes.plot(1, 1, "w+", markersize=12)
     axes.plot(axis[int(m)], axis[int(s)], "r*", markersize=12)
     return png(figure)
@@ -38,6 +39,7 @@ def surface(axis: Sequence[float], mean: Sequence[Sequence[float]]) -> bytes:
 def with_intervals(rows: Sequence[Mapping[str, Any]], xlabel: str) -> bytes:
     """Held-out JAQ gain of some rows with its 95 % interval."""
     figure, axes = empty(xlabel, "held-out JAQ gain")
+    rows = [row for row in rows if row["gains"]["jaq"]]
     gains = [row["gains"]["jaq"] for row in rows]
     middle = np.array([g["estimate"] for g in gains])
     spread = np.abs(np.array([[g["low"] for g in gains], [g["high"] for g in gains]]) - middle)

@@ -1,0 +1,68 @@
+"""What calibrate, evaluate and ablate are asked and may write: numbers without meaning, noise that never meets."""
+
+import math
+from itertools import pairwise, product
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from qsched_edge.calibrate.check import cosine, ratio
+from qsched_edge.calibrate.run import drawn_of
+from qsched_edge.calibrate.settings import SEED_STRIDE, SEEDS, Settings
+from qsched_edge.card import scheduler_config
+from qsched_edge.errors import RequestError
+from qsched_edge.evaluate import ablation, plots
+from qsched_edge.evaluate.cells import REPORT_SEEDS
+from qsched_edge.prompts import PromptSet
+from qsched_edge.recipes import ModelSpec, Recipe
+
+
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        ({"k": math.nan}, "k nan cannot weigh a term"),
+        ({"k": math.inf}, "k inf cannot weigh a term"),
+        ({"k": -2.0}, "k -2.0 cannot weigh a term"),
+        ({"seed": -1}, "seed -1 is out of range: use 0 to 99"),
+        ({"seed": 100}, "seed 100 is out of range"),
+        ({"workers": 0}, "workers 0 is too few"),
+        ({"fit_prompts": SEED_STRIDE + 1}, "fit_prompts 10001 is too many"),
+    ],
+)
+def test_numbers_without_meaning_are_refused(asked: dict, message: str) -> None:
+    with pytest.raises(RequestError, match=message):
+        Settings(**asked)
+    Settings(k=0.0, seed=99, workers=1)
+
+
+def test_no_two_prompt_sets_of_any_seed_share_noise() -> None:
+    texts = PromptSet(Path("x"), ("p",) * SEED_STRIDE, "")
+    most = {"fit_prompts": SEED_STRIDE, "heldout_prompts": SEED_STRIDE}
+    found = [drawn_of(Settings(seed=s, **most), texts, texts)[n] for s in range(SEEDS) for n in ("fit", "heldout")]
+    ranges = sorted((d.first_seed, d.first_seed + len(d.prompts)) for d in found)
+    assert all(a[1] <= b[0] for a, b in pairwise(ranges))
+    assert ranges[-1][1] <= REPORT_SEEDS == 2_000_000
+    plain = drawn_of(Settings(), texts, texts)  # all published numbers are of these streams
+    assert [plain[n].first_seed for n in ("fit", "heldout", "choosing", "deciding")] == [0, 10**6, 10**6, 10**6 + 32]
+
+
+def test_numbers_that_are_not_finite_become_null() -> None:
+    good, bad = np.array([1.0, 2.0]), np.array([1.0, np.nan])
+    for function, pair in product((cosine, ratio), ((good, bad), (bad, good), (good, 0 * good))):
+        assert function(*pair) is None
+    assert cosine(good, good) == pytest.approx(1.0)
+    assert ablation.mean(bad) is ablation.gain(bad, good) is None
+    assert ablation.mean(good) == 1.5
+    rows = [{"name": "x", "passes": 2, "curve": [[1, 0.0, 0.5], [2, 0.1, None]], "gains": {"jaq": None}}]
+    for picture in (plots.curves(rows), plots.surface([0.8, 1.2], [[None, 1.0], [0.5, 0.2]])):
+        assert picture.startswith(b"\x89PNG")
+    text = ablation.text_table({"bundles": {"w4": {"rows": [{**rows[0], "group": "loss"}], "judged": []}}})
+    assert "not finite" in text
+
+
+def test_a_stock_schedulers_infinity_stays_out_of_the_bundle(monkeypatch: pytest.MonkeyPatch) -> None:
+    stock = {"_class_name": "LCMScheduler", "lambda_min_clipped": -math.inf, "beta_start": 0.1, "trained_betas": None}
+    monkeypatch.setattr(ModelSpec, "scheduler_config", lambda self: stock)
+    spec = ModelSpec(Recipe("x", "X", "x", "CC0-1.0", (4,), 0.0), Path(), {})
+    assert scheduler_config(spec) == {"_class_name": "LCMScheduler", "beta_start": 0.1, "trained_betas": None}
