@@ -24,6 +24,7 @@ from qsched_edge.calibrate.settings import Settings
 from qsched_edge.calibrate.space import at_bounds
 from qsched_edge.calibrate.verdicts import DECIDERS, Verdict, choose, ships
 from qsched_edge.errors import BundleError, PromptsError, RequestError
+from qsched_edge.evaluate import run as evaluation
 from qsched_edge.intervals import Interval
 from qsched_edge.jaq.loss import Scores
 from qsched_edge.journal import Journal
@@ -53,6 +54,20 @@ def test_calibrate_writes_coefficients_record_and_folded_table(copy: Path, recip
     assert record["bounds"]["c_x"] == [0.8, 1.2]
     verify(copy)
     assert not copy.with_name(f".{copy.name}.calibration").exists()
+
+
+def test_the_bundle_may_be_the_folder_one_is_in(
+    copy: Path, recipe: Path, bundles: dict[int, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(copy)
+    learn(Path(), recipe, replace(FEW, search=("line",), budget="32"))
+    verify(copy)
+    assert sorted(p.name for p in copy.parent.iterdir()) == ["bundle"]
+    settings = evaluation.Settings(prompts=2, seeds=1)
+    report = evaluation.evaluate(
+        Path(), tmp_path / "report", settings, None, str(recipe), force=False, quiet=True, reference=bundles[32]
+    )
+    assert report["bundle"] == manifests.read(copy).name
 
 
 def test_pictures_from_memory_are_the_samplers_and_cost_no_pass(bundles: dict[int, Path], recipe: Path) -> None:

@@ -2,23 +2,28 @@
 
 import json
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from conftest import ROOT
 from hypothesis import given
 from hypothesis import strategies as st
 from qsched_runtime import Coefficients
 
 from qsched_edge.bundle import write_coefficients
 from qsched_edge.calibrate.jobs import Drawn, Job
+from qsched_edge.calibrate.lock import locked
 from qsched_edge.calibrate.pictures import Pictures
-from qsched_edge.calibrate.run import open_workshop
+from qsched_edge.calibrate.run import calibrate, open_workshop
 from qsched_edge.calibrate.search import Proposal
 from qsched_edge.calibrate.settings import Settings
 from qsched_edge.calibrate.verdicts import gains
+from qsched_edge.errors import RequestError
 from qsched_edge.jaq.loss import Loss, Scores
 from qsched_edge.journal import Journal
 
@@ -64,6 +69,30 @@ def test_a_proposal_that_is_identity_leaves_the_next_ones_verdict_alone(tmp_path
     proposals = [Proposal(str(v), candidate(v), 0.0, 1, 1, 1.0, False, 0, {}, ()) for v in (1.0, 1.2, 1.2, 1.1)]
     found, *_ = gains(proposals, echo(tmp_path / "journal"), Loss((1.0, 0.0, 0.0), (0.0,) * 3, (1.0,) * 3), seed=0)
     np.testing.assert_allclose([g.estimate for g in found], [0.0, 0.2, 0.2, 0.1], atol=1e-12)
+
+
+def test_one_process_at_a_time_calibrates_a_bundle(bundles: dict[int, Path], recipe: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(bundles[4], tmp_path / "bundle"))
+    before, beside = (folder / "qsched.json").read_bytes(), tmp_path / ".bundle.calibration"
+    beside.mkdir()
+    (beside / "journal.jsonl").write_text("the other's")
+    code = (
+        "import sys; from pathlib import Path; from qsched_edge.calibrate.lock import locked\n"
+        "with locked(Path(sys.argv[1])): print('mine', flush=True); sys.stdin.read()"
+    )
+    command = [sys.executable, "-c", code, str(folder)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=ROOT) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == b"mine\n"
+        for _ in range(2):  # to be refused takes nothing away
+            with pytest.raises(RequestError, match="is being calibrated by another process"):
+                calibrate(folder, Settings(), None, None, str(recipe), quiet=True)
+        assert (beside / "journal.jsonl").read_text() == "the other's"
+        other.kill()
+    assert (folder / "qsched.json").read_bytes() == before
+    with locked(folder):  # what a killed process held is free
+        pass
+    assert sorted(p.name for p in tmp_path.iterdir()) == [".bundle.calibration", "bundle"]
 
 
 CHANGES = {

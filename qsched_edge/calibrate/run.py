@@ -17,6 +17,7 @@ from qsched_edge import progress
 from qsched_edge.calibrate.budget import Budget
 from qsched_edge.calibrate.engines import ENGINES, Cluster, Engine
 from qsched_edge.calibrate.jobs import Drawn, Setup
+from qsched_edge.calibrate.lock import locked
 from qsched_edge.calibrate.pictures import Pictures
 from qsched_edge.calibrate.record import BOUNDS, Result, candidate_json
 from qsched_edge.calibrate.safeguards import UNCOMPARED, collapse, departure, saturation, shared, too_few, warnings_of
@@ -88,7 +89,16 @@ class Workshop:
 def calibrate(
     folder: Path, settings: Settings, prompts: Path | None, heldout: Path | None, model: str | None, quiet: bool
 ) -> Result:
-    """Learn coefficients for the bundle at `folder` and write them into it."""
+    """Learn coefficients for the bundle at `folder` and write them into it; one process at a time does."""
+    folder = folder.resolve()
+    manifests.read(folder)  # raises before anything is written beside a bundle that is none
+    with locked(folder):
+        return calibrate_alone(folder, settings, prompts, heldout, model, quiet)
+
+
+def calibrate_alone(
+    folder: Path, settings: Settings, prompts: Path | None, heldout: Path | None, model: str | None, quiet: bool
+) -> Result:
     journal = folder.with_name(f".{folder.name}.calibration")
     shop = open_workshop(folder, settings, prompts, heldout, model, journal)
     try:

@@ -92,6 +92,7 @@ def ablate(
     """Returns the report written to `output`/report.json; `settings.points` sets the grid and so the budget."""
     refuse_existing(output, force)
     rows_of(settings.fit_prompts, groups)
+    folders = [folder.resolve() for folder in folders]
     inputs = [inputs_of(folder, settings, model, quiet) for folder in folders]
     arguments = {
         "settings": asdict(settings), "judging": asdict(judging), "model": model, "inputs": inputs,

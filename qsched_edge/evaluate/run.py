@@ -71,6 +71,7 @@ def evaluate(
 ) -> dict[str, Any]:
     """Returns the report that was written to `output`/report.json."""
     refuse_existing(output, force)
+    folder = folder.resolve()
     manifest = manifests.read(folder)
     spec = resolve(model or manifest.raw["provenance"]["recipe"])
     prompt_set = read_prompts(prompts or recipe_path(spec.recipe, "heldout"))
