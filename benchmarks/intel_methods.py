@@ -30,7 +30,8 @@ from benchmarks.methods import interval, relative_errors
 from benchmarks.remembered import captures_remembered
 from qsched_edge.calibrate.run import judge_of
 from qsched_edge.evaluate import cells
-from qsched_edge.evaluate.run import classifier_of, differences, flat
+from qsched_edge.evaluate.contrasts import differences, flat
+from qsched_edge.evaluate.run import classifier_of
 from qsched_edge.evaluate.sizes import fp16_bytes
 from qsched_edge.export import ExportSettings, export
 from qsched_edge.inspection import inspect

@@ -215,6 +215,7 @@ def evaluate(
     prompts: Annotated[Path | None, typer.Option(help="Held-out prompts (default: the recipe's).")] = None,
     count: Annotated[int, typer.Option(help="Number of prompts.")] = 64,
     seeds: Annotated[int, typer.Option(help="Seeds per prompt.")] = 3,
+    steps: Annotated[int | None, typer.Option(help="Step count to evaluate (default: the bundle's).")] = None,
     model: Annotated[str | None, typer.Option("-m", "--model", help="Recipe or folder the bundle came from.")] = None,
     reference: Annotated[
         Path | None, typer.Option(help="32-bit bundle of the same weights (default: NAME-w32 beside the bundle).")
@@ -226,7 +227,7 @@ def evaluate(
 ) -> None:
     """The four cells {full precision, quantized} x {c = 1, calibrated}, with paired intervals and pictures."""
     stage = load("qsched_edge.evaluate.run", "evaluate")
-    settings = stage.Settings(count, seeds, tuple(provider))
+    settings = stage.Settings(count, seeds, tuple(provider), steps)
     report = stage.evaluate(bundle, output, settings, prompts, model, force, quiet, reference)
     show(report, as_json, stage.text_table(report) + f"\n{output / 'report.html'}")
 

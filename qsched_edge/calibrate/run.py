@@ -139,9 +139,7 @@ def open_workshop(
 
 
 def setup_of(folder: Path, manifest: manifests.Manifest, spec: ModelSpec, settings: Settings, compare: bool) -> Setup:
-    steps = settings.steps or manifest.default_steps
-    if steps not in manifest.schedules:
-        raise BundleError(f"no schedule for {steps} steps: this bundle has {sorted(manifest.schedules)}")
+    steps = steps_of(manifest, settings.steps)
     if settings.reference:
         check_reference(settings.reference, manifest)
     return Setup(
@@ -150,6 +148,14 @@ def setup_of(folder: Path, manifest: manifests.Manifest, spec: ModelSpec, settin
         settings.reference and settings.reference.resolve(), compare or settings.compares,
         settings.device, settings.providers, settings.memory, settings.threads,
     )  # fmt: skip
+
+
+def steps_of(manifest: manifests.Manifest, wanted: int | None) -> int:
+    """The step count asked for, or the bundle's default; raises BundleError for one it has no schedule of."""
+    steps = manifest.default_steps if wanted is None else wanted
+    if steps not in manifest.schedules:
+        raise BundleError(f"no schedule for {steps} steps: this bundle has {sorted(manifest.schedules)}")
+    return steps
 
 
 def prompt_sets(recipe: Recipe, prompts: Path | None, heldout: Path | None) -> tuple[PromptSet, PromptSet]:

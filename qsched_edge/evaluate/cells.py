@@ -42,7 +42,8 @@ def last_latents(
     sampler: Sampler, prompts: Sequence[str], seeds: Sequence[int], coefficients: Coefficients
 ) -> np.ndarray:
     """float32 [B, C, h, w]: what the sampler ends with, not yet decoded."""
-    schedule, streams = sampler.schedule(None, coefficients), sampler.streams(seeds, len(prompts))
+    schedule = sampler.schedule(len(coefficients.c_x), coefficients)
+    streams = sampler.streams(seeds, len(prompts))
     *_, last = sampler.trajectory(sampler.condition(prompts), schedule, streams)
     return last.x_next
 

@@ -20,6 +20,7 @@ from qsched_edge.calibrate.pictures import key_of
 from qsched_edge.evaluate import run as evaluation
 from qsched_edge.evaluate.cells import Cell
 from qsched_edge.evaluate.classifier import Classifier
+from qsched_edge.evaluate.contrasts import Sampled, contrast, flat
 from qsched_edge.intervals import percentiles, resamples
 from qsched_edge.jaq.judge import Judge
 from qsched_edge.jaq.loss import Loss
@@ -48,9 +49,6 @@ class Bench:
     jaq: Loss
     prompts: tuple[str, ...]
     seeds: int
-
-
-Sampled = Mapping[str, np.ndarray]  # each measure on all prompts, then on RESAMPLES resamples: float64 [1 + RESAMPLES]
 
 
 def candidates_of(rows: Sequence[Mapping[str, Any]], steps: int, both: Sequence[str], full: bool) -> list[Candidate]:
@@ -102,7 +100,7 @@ def measured(bench: Bench, candidate: Candidate, part: Callable[..., Any], advan
 def measure(bench: Bench, cell: Cell, name: str, rows: np.ndarray) -> float:
     """Fréchet distance, share of hits or mean JAQ over some prompts with all their seeds."""
     if name == "frechet":
-        return bench.judges[1].frechet(evaluation.flat(cell.features[rows]))
+        return bench.judges[1].frechet(flat(cell.features[rows]))
     if name == "jaq":
         return float(bench.jaq(cell.metrics["text_image"][rows], cell.metrics["quality"][rows]).mean())
     return float(cell.metrics[name][rows].mean())
@@ -117,15 +115,11 @@ def row_of(candidate: Candidate, of: Mapping[tuple[str, str], Sampled]) -> dict[
         "precision": candidate.precision,
         "name": candidate.name,
         "means": {m: float(here[m][0]) for m in MEASURES},
-        "differences": {m: difference(here[m], base[m]) for m in MEASURES},
+        "differences": contrast(here, base),
     }
     if candidate.precision == QUANTIZED and candidate.name != PLAIN:
         row["closed"] = {m: closed(here[m], plain[m], full[m]) for m in MEASURES}
     return row
-
-
-def difference(after: np.ndarray, before: np.ndarray) -> dict[str, float]:
-    return asdict(percentiles((after - before)[0], (after - before)[1:]))
 
 
 def closed(now: np.ndarray, was: np.ndarray, goal: np.ndarray) -> dict[str, float] | None:

@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 from qsched_runtime import png_bytes
 
+from qsched_edge.calibrate.record import numbers
+
 LABELS = {
     "top1": ("Concept accuracy, top 1", "{:.1%}", "{:+.1%}"),
     "top5": ("Concept accuracy, top 5", "{:.1%}", "{:+.1%}"),
@@ -58,6 +60,14 @@ def page(report: Mapping[str, Any], prompts: Sequence[str], pictures: Mapping[st
         }
         for name, (title, form, signed) in LABELS.items()
     ]
+    gains = [
+        {
+            "title": title,
+            "values": [interval_text(gain[name], signed) for gain in report["calibration_gains"].values()],
+        }
+        for name, (title, _, signed) in LABELS.items()
+    ]
+    coefficients = {name: [numbers([v]) for v in column] for name, column in report["coefficients"].items()}
     base = next(iter(pictures.values()))
     shown = [
         {
@@ -67,4 +77,6 @@ def page(report: Mapping[str, Any], prompts: Sequence[str], pictures: Mapping[st
         }
         for i, prompt in enumerate(prompts[: len(base)])
     ]
-    return template.render(report=report, cells=list(report["cells"]), metrics=metrics, shown=shown)
+    return template.render(
+        report=report, cells=list(report["cells"]), metrics=metrics, gains=gains, coefficients=coefficients, shown=shown
+    )

@@ -10,7 +10,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from qsched_runtime import Coefficients, Sampler
 from qsched_runtime import manifest as manifests
 
@@ -21,38 +20,36 @@ from qsched_edge.calibrate.run import (
     judge_identity,
     judge_of,
     recipe_path,
+    steps_of,
     terms_of,
     uncalibrated_at,
 )
 from qsched_edge.calibrate.settings import Settings as Calibration
 from qsched_edge.card import versions
 from qsched_edge.errors import MetricError, RequestError
-from qsched_edge.evaluate.cells import METRICS, Cell, measure
+from qsched_edge.evaluate.cells import Cell, measure
 from qsched_edge.evaluate.classifier import Classifier
-from qsched_edge.evaluate.frechet import Frechet
+from qsched_edge.evaluate.contrasts import CELLS, compared
 from qsched_edge.export import ExportSettings, export
-from qsched_edge.intervals import Interval, interval, paired_difference
 from qsched_edge.jaq.judge import Judge
 from qsched_edge.pipelines.parts import choices_of
 from qsched_edge.prompts import read_prompts
 from qsched_edge.recipes import ModelSpec, resolve
 from qsched_edge.staging import Staging, refuse_existing, write_json, write_text
 
-CELLS = ("full precision, c = 1", "full precision, calibrated", "quantized, c = 1", "quantized, calibrated")
-BASE = CELLS[2]  # differences are taken against the quantized model without coefficients
 CELL = "cell.npz"
 SHOWN = 12
 TIMED = 5
-FRECHET_RESAMPLES = 200
 
 
 @dataclass(frozen=True)
 class Settings:
-    """`prompts` held-out prompts, each with `seeds` noises."""
+    """`prompts` held-out prompts, each with `seeds` noises; `steps` of the bundle's schedules (None: its default)."""
 
     prompts: int = 64
     seeds: int = 3
     providers: tuple[str, ...] = ("CPUExecutionProvider",)
+    steps: int | None = None
 
     def __post_init__(self) -> None:
         if self.prompts < 2 or self.seeds < 1:
@@ -73,6 +70,7 @@ def evaluate(
     refuse_existing(output, force)
     folder = folder.resolve()
     manifest = manifests.read(folder)
+    steps = steps_of(manifest, settings.steps)
     spec = resolve(model or manifest.raw["provenance"]["recipe"])
     prompt_set = read_prompts(prompts or recipe_path(spec.recipe, "heldout"))
     chosen = prompt_set.first(settings.prompts)
@@ -82,7 +80,6 @@ def evaluate(
         name: Sampler.from_pretrained(path, providers=settings.providers)
         for name, path in (("full precision", full_folder), ("quantized", folder))
     }
-    steps = manifest.default_steps
     coefficients = {"c = 1": Coefficients.identity(steps), "calibrated": manifest.coefficients[steps]}
     arguments = {
         "settings": asdict(settings), "prompts": prompt_set.sha256, "manifest": manifest.raw,
@@ -95,10 +92,10 @@ def evaluate(
         report = {
             "prompts": {"file": prompt_set.path.name, "sha256": prompt_set.sha256, "count": len(chosen)},
             "seeds": settings.seeds,
-            **described(manifest),
+            **described(manifest, steps),
             **compared(cells, judges[1].frechet),
             "sizes": sizes(spec, manifest),
-            "seconds_per_image": seconds_per_image(samplers, folder, settings),
+            "seconds_per_image": seconds_per_image(samplers, folder, settings, steps),
             "versions": versions(),
         }
         from qsched_edge.evaluate.page import page
@@ -109,23 +106,13 @@ def evaluate(
     return report
 
 
-def described(manifest: manifests.Manifest) -> dict[str, Any]:
-    """The bundle, the coefficients it ships and how they were found."""
-    steps = manifest.default_steps
-    coefficients = manifest.coefficients[steps]
+def described(manifest: manifests.Manifest, steps: int) -> dict[str, Any]:
+    """The bundle, the coefficients it ships for that many steps and how they were found."""
     return {
         "bundle": manifest.name,
-        "coefficients": {k: getattr(coefficients, k).tolist() for k in ("c_x", "c_eps")},
+        "steps": steps,
+        "coefficients": bundles.coefficients_json(manifest.coefficients[steps]),
         "calibration": manifest.raw["calibration"].get(str(steps), {}),
-    }
-
-
-def compared(cells: Mapping[str, Cell], frechet: Frechet) -> dict[str, Any]:
-    """The means of each cell, and what sets the others apart from the quantized model at c = 1."""
-    others = [name for name in CELLS if name != BASE]
-    return {
-        "cells": {name: summary(cell, frechet) for name, cell in cells.items()},
-        "differences": {name: differences(cells[name], cells[BASE], frechet) for name in others},
     }
 
 
@@ -178,31 +165,6 @@ def full_precision(spec: ModelSpec, quantized: manifests.Manifest, folder: Path,
     return folder
 
 
-def summary(cell: Cell, frechet: Frechet) -> dict[str, float]:
-    """Means of the metrics over prompts and seeds, and the Fréchet distance to the real pictures."""
-    means = {m: float(cell.metrics[m].mean()) for m in METRICS}
-    return {**means, "frechet": frechet(flat(cell.features))}
-
-
-def flat(features: np.ndarray) -> np.ndarray:
-    return features.reshape(-1, features.shape[-1])
-
-
-def differences(cell: Cell, base: Cell, frechet: Frechet) -> dict[str, dict[str, float]]:
-    """cell - base for every metric, with intervals over resampled prompts (all seeds of a prompt stay together)."""
-    prompts = len(cell.features)
-    found: dict[str, Interval] = {}
-    for m in METRICS:
-        found[m] = paired_difference(cell.metrics[m], base.metrics[m], seed=0)
-    found["frechet"] = interval(
-        lambda rows: frechet(flat(cell.features[rows])) - frechet(flat(base.features[rows])),
-        prompts,
-        0,
-        FRECHET_RESAMPLES,
-    )
-    return {name: asdict(value) for name, value in found.items()}
-
-
 def sizes(spec: ModelSpec, manifest: manifests.Manifest) -> dict[str, Any]:
     """Bytes of each component and of the bundle beside the same weights in FP16."""
     from qsched_edge.evaluate.sizes import fp16_bytes
@@ -219,7 +181,7 @@ def sizes(spec: ModelSpec, manifest: manifests.Manifest) -> dict[str, Any]:
     }
 
 
-def seconds_per_image(samplers: dict[str, Sampler], folder: Path, settings: Settings) -> dict[str, float]:
+def seconds_per_image(samplers: dict[str, Sampler], folder: Path, settings: Settings, steps: int) -> dict[str, float]:
     """Median seconds for one picture, batch 1, the variants taking turns so that they share the machine's moods."""
     fast = Sampler.from_pretrained(folder, providers=settings.providers, memory="fast")
     variants = {**samplers, "quantized, memory=fast": fast}
@@ -227,22 +189,23 @@ def seconds_per_image(samplers: dict[str, Sampler], folder: Path, settings: Sett
     for i in range(TIMED + 1):
         for name, sampler in variants.items():
             start = time.perf_counter()
-            sampler("", seed=i)
+            sampler("", seed=i, num_inference_steps=steps)
             times[name].append(time.perf_counter() - start)
     return {name: statistics.median(t[1:]) for name, t in times.items()}  # the first round warms up
 
 
 def text_table(report: dict[str, Any]) -> str:
-    """The four cells as plain text, differences to the quantized model with c = 1 below."""
+    """The four cells as plain text, what calibration gains below."""
     head = f"{'cell':28} {'top-1':>7} {'top-5':>7} {'Fréchet':>9} {'TC':>7} {'IQ':>7}"
     rows = [head, "-" * len(head)]
     for name, c in report["cells"].items():
         accuracy = f"{c['top1']:7.1%} {c['top5']:7.1%}"
         rows.append(f"{name:28} {accuracy} {c['frechet']:9.2f} {c['text_image']:7.4f} {c['quality']:7.4f}")
-    calibrated = report["differences"][CELLS[3]]
-    d, f = calibrated["top5"], calibrated["frechet"]
-    rows.append(f"calibration of the quantized model: top-5 {d['estimate']:+.1%} [{d['low']:+.1%}, {d['high']:+.1%}], "
-                f"Fréchet {f['estimate']:+.2f} [{f['low']:+.2f}, {f['high']:+.2f}] (95 % intervals)")  # fmt: skip
+    for name, gain in report["calibration_gains"].items():
+        d, f = gain["top5"], gain["frechet"]
+        rows.append(f"calibration, {name}: top-5 {d['estimate']:+.1%} [{d['low']:+.1%}, {d['high']:+.1%}], "
+                    f"Fréchet {f['estimate']:+.2f} [{f['low']:+.2f}, {f['high']:+.2f}]")  # fmt: skip
+    rows.append("(calibrated - c = 1 on each network and the difference of the two, 95 % intervals)")
     backbone = next(iter(set(report["sizes"]["components"]) & {"unet", "transformer"}))
     ratio, whole = report["sizes"]["components"][backbone]["ratio"], report["sizes"]["bundle"]
     rows.append(
