@@ -32,7 +32,7 @@ def read_prompts(path: Path) -> PromptSet:
     """Raises PromptsError for a file that is missing, not UTF-8 or without a single prompt."""
     try:
         data = path.read_bytes()
-        lines = [line.strip() for line in data.decode("utf-8").splitlines()]
+        lines = [line.strip() for line in data.decode("utf-8-sig").splitlines()]
     except OSError as error:
         raise PromptsError(f"prompt file {path} cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:

@@ -1,6 +1,7 @@
 """Calibration: safeguards, honest counts, resume to the bit, budgets, losses."""
 
 import json
+import platform
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -282,3 +283,5 @@ def test_a_reference_says_whether_the_pictures_come_nearer(copy: Path, bundles: 
     ]
     assert found["reference_gain"]["estimate"] == pytest.approx(gains[0] - gains[1], rel=1e-4, abs=1e-9)
     assert not any("nothing compared" in w for w in record["warnings"])
+    assert len(record["reference_sha256"]) == 64
+    assert record["versions"]["python"] == platform.python_version()

@@ -85,3 +85,11 @@ def test_calibrate_says_what_was_fitted_on_and_refuses_one_file_for_both(tmp_pat
     with pytest.raises(PromptsError, match="hold the same prompts"):
         prompt_sets(spec.recipe, None, same)
     assert len(prompt_sets(spec.recipe, None, None)[1].prompts) == 264
+
+
+def test_a_byte_order_mark_is_no_part_of_the_first_line(tmp_path: Path) -> None:
+    path = tmp_path / "marked.txt"
+    path.write_bytes("# source: x\na dog\n".encode("utf-8-sig"))
+    assert read_prompts(path).prompts == ("a dog",)
+    path.write_bytes("a dog\na cat\n".encode("utf-8-sig"))
+    assert read_prompts(path).prompts == ("a dog", "a cat")

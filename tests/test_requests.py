@@ -3,17 +3,22 @@
 import math
 from itertools import pairwise, product
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from qsched_runtime import Coefficients
 
 from qsched_edge.calibrate.check import cosine, ratio
-from qsched_edge.calibrate.run import drawn_of
+from qsched_edge.calibrate.memo import Ledger
+from qsched_edge.calibrate.run import drawn_of, started
+from qsched_edge.calibrate.search import Books, Point, Proposal
 from qsched_edge.calibrate.settings import SEED_STRIDE, SEEDS, Settings
 from qsched_edge.card import scheduler_config
-from qsched_edge.errors import RequestError
+from qsched_edge.errors import MetricError, RequestError
 from qsched_edge.evaluate import ablation, plots
 from qsched_edge.evaluate.cells import REPORT_SEEDS
+from qsched_edge.jaq.judge import QUALITY, TEXT_IMAGE, TermSettings, term_of
 from qsched_edge.prompts import PromptSet
 from qsched_edge.recipes import ModelSpec, Recipe
 
@@ -66,3 +71,20 @@ def test_a_stock_schedulers_infinity_stays_out_of_the_bundle(monkeypatch: pytest
     monkeypatch.setattr(ModelSpec, "scheduler_config", lambda self: stock)
     spec = ModelSpec(Recipe("x", "X", "x", "CC0-1.0", (4,), 0.0), Path(), {})
     assert scheduler_config(spec) == {"_class_name": "LCMScheduler", "beta_start": 0.1, "trained_betas": None}
+
+
+@pytest.mark.parametrize(
+    ("registry", "name"), [(QUALITY, "clip-iqa:foo"), (TEXT_IMAGE, "clip:"), (TEXT_IMAGE, "hps:v2")]
+)
+def test_a_metric_that_is_one_takes_no_second_name(registry: dict[str, str], name: str) -> None:
+    with pytest.raises(MetricError, match="takes no name after a colon"):
+        term_of(registry, name, TermSettings(), "cpu")
+
+
+def test_a_start_at_the_closed_form_pays_for_all_it_took() -> None:
+    identity, other = Coefficients.identity(2), Coefficients(np.full(2, 1.1), np.ones(2))
+    first = Proposal("closed", other, 0.1, 96, 40, 7.5, False, 0, {}, (Point(32, 0.0, identity), Point(96, 0.1, other)))
+    problem = SimpleNamespace(start=identity, books=Books(Ledger(1), passes=32, pictures=8, seconds=1.5))
+    found = started(problem, first)  # type: ignore[arg-type]
+    assert found.start is other
+    assert (found.books.passes, found.books.pictures, found.books.seconds) == (96, 40, 7.5)

@@ -33,6 +33,7 @@ from qsched_edge.lookup import lookup
 from qsched_edge.pipelines.parts import autoencoder_of, choices_of
 from qsched_edge.prompts import PromptSet, read_prompts
 from qsched_edge.recipes import ModelSpec, Recipe, resolve
+from qsched_edge.staging import digest
 
 Advance = Callable[[int], None]
 SEARCH_OPTIONS = (
@@ -218,9 +219,9 @@ def search_all(shop: Workshop, loss: Loss, quiet: bool) -> list[Proposal]:
 
 
 def started(problem: Problem, first: Proposal) -> Problem:
-    """The problem, to begin where another search ended and with that one's passes paid (c = 1 was scored once)."""
-    problem.start = first.coefficients
-    problem.books.passes += first.passes - first.curve[0].passes
+    """The problem, to begin where another search ended and with all that it took paid: both have scored c = 1."""
+    problem.start, books = first.coefficients, problem.books
+    books.passes, books.pictures, books.seconds = first.passes, first.pictures, first.seconds
     return problem
 
 
@@ -252,6 +253,8 @@ def make_record(
         "heldout": {"file": heldout_set.path.name, "sha256": heldout_set.sha256, "count": settings.heldout_prompts},
         "scorer_sha256": scorer_hash(shop.setup.terms),
         "backbone_sha256": bundles.backbone_hash(shop.manifest),
+        "reference_sha256": digest(uncalibrated_at(settings.reference)) if settings.reference else None,
+        "versions": versions(),
     }
 
 

@@ -24,6 +24,7 @@ QUALITY = {
     "clip-iqa": "qsched_edge.jaq.quality:ClipIQA",
     "pyiqa": "qsched_edge.jaq.iqa:PyIQA",
 }
+LIBRARIES = ("pyiqa",)  # their metrics have names of their own
 
 
 class Term(Protocol):
@@ -55,9 +56,11 @@ class TermSettings:
 
 
 def term_of(registry: dict[str, str], name: str, settings: TermSettings, device: str) -> Term:
-    kind = name.split(":")[0]
+    kind, colon, _ = name.partition(":")
     if kind not in registry:
         raise MetricError(unknown_name("metric", name, registry))
+    if colon and kind not in LIBRARIES:
+        raise MetricError(f"metric {name!r}: {kind} is one metric and takes no name after a colon: write {kind}")
     build: Callable[..., Term] = lookup(registry[kind])
     return build(settings, device)
 
