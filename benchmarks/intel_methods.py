@@ -28,7 +28,7 @@ from qsched_runtime.sessions import Feeds, Graph
 
 from benchmarks.methods import interval, relative_errors
 from benchmarks.remembered import captures_remembered
-from qsched_edge.calibrate.run import judge_of
+from qsched_edge.calibrate.inputs import judge_of
 from qsched_edge.evaluate import cells
 from qsched_edge.evaluate.contrasts import differences, flat
 from qsched_edge.evaluate.run import classifier_of

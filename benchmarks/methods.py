@@ -24,7 +24,7 @@ from qsched_runtime import manifest as manifests
 
 from benchmarks.remembered import captures_remembered
 from qsched_edge import bundle as bundles
-from qsched_edge.calibrate.run import judge_of
+from qsched_edge.calibrate.inputs import judge_of
 from qsched_edge.evaluate import cells
 from qsched_edge.evaluate.contrasts import differences, flat
 from qsched_edge.evaluate.run import classifier_of

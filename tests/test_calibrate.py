@@ -16,9 +16,10 @@ from qsched_runtime import manifest as manifests
 
 from qsched_edge.bundle import verify
 from qsched_edge.calibrate.budget import Budget
+from qsched_edge.calibrate.inputs import judge_of
 from qsched_edge.calibrate.memo import Memo
 from qsched_edge.calibrate.objective import Objective
-from qsched_edge.calibrate.run import calibrate, judge_of
+from qsched_edge.calibrate.run import calibrate
 from qsched_edge.calibrate.safeguards import collapse, departure, saturation, warnings_of
 from qsched_edge.calibrate.search import Proposal
 from qsched_edge.calibrate.settings import Settings

@@ -10,8 +10,8 @@ from qsched_runtime import Coefficients, Sampler
 from qsched_edge.calibrate.device import BoundGraph
 from qsched_edge.calibrate.engines import Cluster
 from qsched_edge.calibrate.engines.local import Local
+from qsched_edge.calibrate.inputs import terms_of
 from qsched_edge.calibrate.jobs import Drawn, Job, Setup, Worker
-from qsched_edge.calibrate.run import terms_of
 from qsched_edge.calibrate.settings import Settings
 from qsched_edge.recipes import resolve
 

@@ -13,8 +13,8 @@ from conftest import ROOT
 from qsched_runtime import Sampler
 
 from qsched_edge.calibrate.decoder import Decoder
-from qsched_edge.calibrate.run import setup_of
 from qsched_edge.calibrate.settings import Settings as CalibrationSettings
+from qsched_edge.calibrate.workshop import setup_of
 from qsched_edge.export import Choices, ExportSettings, export
 from qsched_edge.recipes import ModelSpec, resolve
 

@@ -19,10 +19,11 @@ from qsched_edge.bundle import write_coefficients
 from qsched_edge.calibrate.jobs import Drawn, Job
 from qsched_edge.calibrate.lock import locked
 from qsched_edge.calibrate.pictures import Pictures
-from qsched_edge.calibrate.run import calibrate, open_workshop
+from qsched_edge.calibrate.run import calibrate
 from qsched_edge.calibrate.search import Proposal
 from qsched_edge.calibrate.settings import Settings
 from qsched_edge.calibrate.verdicts import gains
+from qsched_edge.calibrate.workshop import open_workshop
 from qsched_edge.errors import RequestError
 from qsched_edge.jaq.loss import Loss, Scores
 from qsched_edge.journal import Journal

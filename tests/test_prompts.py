@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 
-from qsched_edge.calibrate.run import prompt_sets
+from qsched_edge.calibrate.inputs import prompt_sets
 from qsched_edge.calibrate.safeguards import shared
 from qsched_edge.errors import PromptsError
 from qsched_edge.prompts import read_prompts

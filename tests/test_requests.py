@@ -10,8 +10,9 @@ import pytest
 from qsched_runtime import Coefficients
 
 from qsched_edge.calibrate.check import cosine, ratio
+from qsched_edge.calibrate.inputs import drawn_of
 from qsched_edge.calibrate.memo import Ledger
-from qsched_edge.calibrate.run import drawn_of, started
+from qsched_edge.calibrate.run import started
 from qsched_edge.calibrate.search import Books, Point, Proposal
 from qsched_edge.calibrate.settings import SEED_STRIDE, SEEDS, Settings
 from qsched_edge.card import scheduler_config

@@ -19,10 +19,11 @@ from qsched_runtime import manifest as manifests
 from qsched_edge import progress
 from qsched_edge.bundle import coefficients_json
 from qsched_edge.calibrate.device import open_sampler
-from qsched_edge.calibrate.run import Workshop, judge_of, open_workshop, prompt_sets, uncalibrated_at
+from qsched_edge.calibrate.inputs import judge_of, prompt_sets, uncalibrated_at
 from qsched_edge.calibrate.search import SEARCHES, Point, Proposal, propose
 from qsched_edge.calibrate.settings import Settings
 from qsched_edge.calibrate.space import HIGH, LOW, line
+from qsched_edge.calibrate.workshop import Workshop, open_workshop
 from qsched_edge.card import versions
 from qsched_edge.errors import RequestError, unknown_name
 from qsched_edge.evaluate import judged as judges

@@ -15,7 +15,7 @@ from qsched_runtime import manifest as manifests
 
 from qsched_edge import bundle as bundles
 from qsched_edge import progress
-from qsched_edge.calibrate.run import (
+from qsched_edge.calibrate.inputs import (
     check_reference,
     judge_identity,
     judge_of,

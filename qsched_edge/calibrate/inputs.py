@@ -1,0 +1,98 @@
+"""What a calibration reads, checked: prompts and their noise, the reference, the judges, and what identifies them."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from qsched_runtime import manifest as manifests
+
+from qsched_edge import bundle as bundles
+from qsched_edge.calibrate.jobs import Drawn
+from qsched_edge.calibrate.settings import HELDOUT_SEEDS, SEED_STRIDE, Settings
+from qsched_edge.errors import BundleError, PromptsError, QSchedError
+from qsched_edge.jaq.judge import Judge, TermSettings
+from qsched_edge.prompts import PromptSet, read_prompts
+from qsched_edge.recipes import Recipe
+
+
+def recipe_path(recipe: Recipe, name: str) -> Path:
+    value = getattr(recipe, name)
+    if not value:
+        raise QSchedError(f"recipe {recipe.name} names no {name}: give --{name}")
+    return recipe.path(value)
+
+
+def prompt_sets(recipe: Recipe, prompts: Path | None, heldout: Path | None) -> tuple[PromptSet, PromptSet]:
+    """To fit on and to decide by: the files given, or the recipe's. Raises PromptsError if they are the same."""
+    fit = read_prompts(prompts or recipe_path(recipe, "prompts"))
+    held = read_prompts(heldout or recipe_path(recipe, "heldout"))
+    if fit.prompts == held.prompts:
+        raise PromptsError(
+            f"{fit.path} and {held.path} hold the same prompts: decide by prompts that were not fitted on"
+        )
+    return fit, held
+
+
+def drawn_of(settings: Settings, fit_set: PromptSet, heldout_set: PromptSet) -> dict[str, Drawn]:
+    """The prompts and noise of fitting, and of the two halves that choose and decide."""
+    fit, held = fit_set.first(settings.fit_prompts), heldout_set.first(settings.heldout_prompts)
+    first, half = settings.seed * SEED_STRIDE, len(held) // 2
+    start = HELDOUT_SEEDS + first
+    return {
+        "fit": Drawn(fit, first),
+        "heldout": Drawn(held, start),
+        "choosing": Drawn(held[:half], start),
+        "deciding": Drawn(held[half:], start + half),
+    }
+
+
+def steps_of(manifest: manifests.Manifest, wanted: int | None) -> int:
+    """The step count asked for, or the bundle's default; raises BundleError for one it has no schedule of."""
+    steps = manifest.default_steps if wanted is None else wanted
+    if steps not in manifest.schedules:
+        raise BundleError(f"no schedule for {steps} steps: this bundle has {sorted(manifest.schedules)}")
+    return steps
+
+
+def check_reference(folder: Path, quantized: manifests.Manifest) -> None:
+    """Raises BundleError unless `folder` is a 32-bit bundle of the same weights."""
+    found, wanted = manifests.read(folder).raw["provenance"], quantized.raw["provenance"]
+    if found["bits"] != 32 or found["sources"] != wanted["sources"]:
+        raise BundleError(
+            f"{folder} is no 32-bit bundle of this model's weights: remove it or name another --reference"
+        )
+
+
+def uncalibrated_at(folder: Path | None) -> dict[str, Any] | None:
+    """What the pictures of the bundle there depend on, beside coefficients."""
+    return bundles.uncalibrated(manifests.read(folder)) if folder else None
+
+
+def terms_of(recipe: Recipe, settings: Settings) -> TermSettings:
+    """The recipe's metrics, unless the settings name others."""
+    return TermSettings(
+        str(recipe.path(recipe.scorer)) if recipe.scorer else "", settings.text_image or recipe.text_image,
+        settings.quality or recipe.quality, recipe.quality_prompts, str(recipe.path(recipe.hps)) if recipe.hps else "",
+    )  # fmt: skip
+
+
+def judge_of(recipe: Recipe) -> Judge:
+    return Judge(terms_of(recipe, Settings()))
+
+
+def judge_identity(terms: TermSettings) -> dict[str, Any]:
+    """All that both terms depend on: their settings and every file they look through."""
+    hps = Path(terms.hps)
+    return {
+        "terms": asdict(terms),
+        "scorer": bundles.list_files(Path(terms.scorer)) if terms.scorer else [],
+        "hps": manifests.sha256(hps) if hps.is_file() else "",
+    }
+
+
+def scorer_hash(terms: TermSettings) -> str:
+    """SHA-256 of the open_clip weights, empty where no term looks through them."""
+    path = Path(terms.scorer) / "open_clip_model.safetensors"
+    return manifests.sha256(path) if terms.scorer and path.is_file() else ""
