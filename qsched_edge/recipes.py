@@ -9,11 +9,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from fnmatch import fnmatch
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, ClassVar, NoReturn
+
+from annotated_types import Ge, MinLen
 
 from qsched_edge._shelf import shelf
-from qsched_edge.errors import RecipeError, unknown_name
+from qsched_edge.errors import QuantizeError, RecipeError, unknown_name
 from qsched_edge.quantize.scheme import Scheme
+from qsched_edge.schedule import stock_config
 
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+(/[\w./-]+)?")
 
@@ -22,22 +25,24 @@ HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+(/[\w./-]+)?")
 class Recipe:
     """One TOML of `export/`; the keys are explained in export/README.md. Paths are relative to the file."""
 
+    __pydantic_config__: ClassVar[Mapping[str, bool]] = {"strict": True, "allow_inf_nan": False}  # for `typed`
+
     name: str
     title: str
     source: str
     license: str
-    steps: tuple[int, ...]
-    guidance: float
+    steps: Annotated[tuple[Annotated[int, Ge(1)], ...], MinLen(1)]
+    guidance: Annotated[float, Ge(0)]
     credits: str = ""
     revision: str = "main"
     variant: str = ""
     parts: Mapping[str, str] = field(default_factory=dict)
-    height: int = 0
-    width: int = 0
-    sequence_length: int = 77
+    height: Annotated[int, Ge(0)] = 0
+    width: Annotated[int, Ge(0)] = 0
+    sequence_length: Annotated[int, Ge(1)] = 77
     scheduler: str = ""
     scheduler_settings: Mapping[str, Any] = field(default_factory=dict)
-    eta: float = 0.0
+    eta: Annotated[float, Ge(0)] = 0.0
     lora: str = ""
     lora_scale: float = 1.0
     tiny_decoder: str = ""
@@ -61,11 +66,6 @@ class Recipe:
     def path(self, relative: str) -> Path:
         return (self.folder / relative).resolve()
 
-    def overridden(self, scheduler: Mapping[str, Any]) -> dict[str, Any]:
-        """A stock scheduler's configuration with the recipe's class and settings."""
-        chosen = self.scheduler or scheduler["_class_name"]
-        return {**scheduler, "_class_name": chosen, **self.scheduler_settings}
-
     def scheme(self, component: str, weight: str, bits: int, method: str, activation_bits: int = 16) -> Scheme:
         """The scheme of one weight when the model is exported at `bits`: what `layers` says, where it says anything;
         else `precision` and `keep` only ever raise the bits."""
@@ -74,6 +74,17 @@ class Recipe:
             kept = [more for pattern, more in self.keep.items() if fnmatch(f"{component}.{weight}", pattern)]
             wanted = max([bits, self.precision.get(component, bits), *kept])
         return Scheme(wanted, self.group_size, self.symmetric, method, activation_bits)
+
+
+class Configuration(dict[str, Any]):
+    """A component's configuration; a key that it lacks is an error that names the folder."""
+
+    def __init__(self, values: Mapping[str, Any], folder: Path) -> None:
+        super().__init__(values)
+        self.folder = folder
+
+    def __missing__(self, key: str) -> NoReturn:
+        raise RecipeError(f"{self.folder}: its configuration lacks {key!r}: the diffusers folder is damaged")
 
 
 @dataclass(frozen=True)
@@ -88,9 +99,18 @@ class ModelSpec:
     def pipeline(self) -> str:
         return str(self.index["_class_name"])
 
-    def config(self, component: str) -> dict[str, Any]:
+    def class_of(self, component: str) -> str:
+        """The component's class, as model_index.json names it."""
+        match self.index.get(component):
+            case [_, str() as name]:
+                return name
+            case other:
+                raise RecipeError(f"{self.folder}: its model_index.json names no {component} (it says {other!r})")
+
+    def config(self, component: str) -> Configuration:
         """The component's own configuration, its class name among the keys (`_class_name`)."""
-        return {**self.read_config(self.part(component)), "_class_name": self.index[component][1]}
+        folder = self.part(component)
+        return Configuration({**self.read_config(folder), "_class_name": self.class_of(component)}, folder)
 
     def part(self, component: str) -> Path:
         """The component's folder: the pipeline's own, or the one the recipe puts in its place."""
@@ -105,8 +125,9 @@ class ModelSpec:
         raise RecipeError(f"{folder} has no configuration: the diffusers folder is incomplete")
 
     def scheduler_config(self) -> dict[str, Any]:
-        """The stock scheduler's configuration, as the recipe overrides it."""
-        return self.recipe.overridden(self.config("scheduler"))
+        """The scheduler's configuration, as the stock pipeline loads it and the recipe overrides it."""
+        recipe = self.recipe
+        return stock_config(self.pipeline, self.config("scheduler"), recipe.scheduler, recipe.scheduler_settings)
 
     def locate(self, source: str) -> Path:
         """A folder or file that the recipe names: a path beside it, or a repository of the model hub."""
@@ -115,9 +136,12 @@ class ModelSpec:
 
 def read_json(path: Path) -> dict[str, Any]:
     try:
-        return json.loads(path.read_text("utf-8"))
+        found = json.loads(path.read_text("utf-8"))
     except (OSError, ValueError) as error:
         raise RecipeError(f"{path} cannot be read ({error}): the folder is damaged") from error
+    if not isinstance(found, dict):
+        raise RecipeError(f"{path} holds a {type(found).__name__}, not an object: the folder is damaged")
+    return found
 
 
 def recipe_names() -> dict[str, Path]:
@@ -125,7 +149,7 @@ def recipe_names() -> dict[str, Path]:
 
 
 def read_recipe(path: Path) -> Recipe:
-    """Parse one TOML; an unknown or missing key is an error that names it."""
+    """Parse one TOML; a key that is unknown, missing or of another type or range is an error that names it."""
     table = read_toml(path, "recipe")
     known = {f.name for f in fields(Recipe)} - {"folder", "name"}
     for key in table:
@@ -134,10 +158,13 @@ def read_recipe(path: Path) -> Recipe:
     missing = {"title", "source", "license", "steps", "guidance"} - set(table)
     if missing:
         raise RecipeError(f"recipe {path} lacks {', '.join(sorted(missing))}")
-    for key in ("steps", "quality_prompts"):
-        if key in table:
-            table[key] = tuple(table[key])
-    return Recipe(name=path.stem, folder=path.parent.resolve(), **table)
+    recipe = typed(Recipe, {**table, "name": path.stem, "folder": str(path.parent.resolve())}, f"recipe {path}")
+    try:
+        for bits in (recipe.bits, *recipe.precision.values(), *recipe.keep.values(), *recipe.layers.values()):
+            Scheme(bits, recipe.group_size, recipe.symmetric)
+    except QuantizeError as error:
+        raise RecipeError(f"recipe {path}: {error}") from error
+    return recipe
 
 
 def read_layers(path: Path) -> dict[str, int]:
@@ -145,10 +172,20 @@ def read_layers(path: Path) -> dict[str, int]:
     table = read_toml(path, "precision map")
     if set(table) != {"layers"}:
         raise RecipeError(f"precision map {path} must hold one table, [layers]; it has {', '.join(table) or 'none'}")
-    for name, bits in table["layers"].items():
-        if not isinstance(bits, int):
-            raise RecipeError(f"precision map {path}: {name} = {bits!r} is no number of bits")
-    return dict(table["layers"])
+    return typed(dict[str, int], table["layers"], f"precision map {path}")
+
+
+def typed(kind: Any, value: Any, where: str) -> Any:
+    """`value`, as TOML holds it, held to the type `kind`; raises RecipeError for the first thing that is not."""
+    from pydantic import TypeAdapter, ValidationError
+
+    try:
+        # by way of JSON: that is where pydantic's strict mode lets an array be a tuple; a date of TOML fits no type
+        return TypeAdapter(kind).validate_json(json.dumps(value, default=lambda date: [str(date)]), strict=True)
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = ".".join(map(str, first["loc"]))
+        raise RecipeError(f"{where}: {name} = {first['input']!r}: {first['msg']}") from error
 
 
 def read_toml(path: Path, what: str) -> dict[str, Any]:
@@ -187,7 +224,10 @@ def spec(recipe: Recipe) -> ModelSpec:
     index = folder / "model_index.json"
     if not index.is_file():
         raise RecipeError(f"{folder} is no diffusers folder: it has no model_index.json")
-    return ModelSpec(recipe, folder, read_json(index))
+    found = read_json(index)
+    if not isinstance(found.get("_class_name"), str):
+        raise RecipeError(f"{index} names no pipeline class (_class_name): the folder is damaged")
+    return ModelSpec(recipe, folder, found)
 
 
 def locate(recipe: Recipe, source: str) -> Path:

@@ -95,6 +95,13 @@ def weight_files(folder: Path, variant: str = "") -> list[Path]:
             if single.is_file():
                 return [single]
             if index.is_file():
-                names = sorted(set(json.loads(index.read_text())["weight_map"].values()))
-                return [folder / name for name in names]
+                return [folder / name for name in shards(index)]
     raise WeightsError(f"{folder} has no {STEMS[0]}.safetensors or {STEMS[1]}.safetensors: only safetensors are read")
+
+
+def shards(index: Path) -> list[str]:
+    """The files that a sharded component's index names."""
+    try:
+        return sorted(set(json.loads(index.read_text("utf-8"))["weight_map"].values()))
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        raise WeightsError(f"{index} has no weight_map of tensors and files: download it again") from error

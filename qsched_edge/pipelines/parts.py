@@ -36,7 +36,7 @@ def choices_of(manifest: Manifest) -> Choices:
 def check_classes(spec: ModelSpec, expected: Mapping[str, tuple[str, ...]]) -> None:
     """Refuse a component of a class that nobody captures, by name, with what is supported."""
     for component, classes in expected.items():
-        found = spec.index.get(component, [None, None])[1]
+        found = spec.class_of(component)
         if found not in classes:
             raise RecipeError(f"{spec.folder}: its {component} is a {found}: supported here: {', '.join(classes)}")
 
