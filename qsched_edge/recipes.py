@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from fnmatch import fnmatch
 from pathlib import Path
@@ -159,11 +159,8 @@ def read_recipe(path: Path) -> Recipe:
     if missing:
         raise RecipeError(f"recipe {path} lacks {', '.join(sorted(missing))}")
     recipe = typed(Recipe, {**table, "name": path.stem, "folder": str(path.parent.resolve())}, f"recipe {path}")
-    try:
-        for bits in (recipe.bits, *recipe.precision.values(), *recipe.keep.values(), *recipe.layers.values()):
-            Scheme(bits, recipe.group_size, recipe.symmetric)
-    except QuantizeError as error:
-        raise RecipeError(f"recipe {path}: {error}") from error
+    widths = (recipe.bits, *recipe.precision.values(), *recipe.keep.values(), *recipe.layers.values())
+    check_widths(widths, recipe.group_size, f"recipe {path}")
     return recipe
 
 
@@ -172,7 +169,17 @@ def read_layers(path: Path) -> dict[str, int]:
     table = read_toml(path, "precision map")
     if set(table) != {"layers"}:
         raise RecipeError(f"precision map {path} must hold one table, [layers]; it has {', '.join(table) or 'none'}")
-    return typed(dict[str, int], table["layers"], f"precision map {path}")
+    layers = typed(dict[str, int], table["layers"], f"precision map {path}")
+    check_widths(layers.values(), Recipe.group_size, f"precision map {path}")
+    return layers
+
+
+def check_widths(widths: Iterable[int], group_size: int, where: str) -> None:
+    try:
+        for bits in widths:
+            Scheme(bits, group_size)
+    except QuantizeError as error:
+        raise RecipeError(f"{where}: {error}") from error
 
 
 def typed(kind: Any, value: Any, where: str) -> Any:
