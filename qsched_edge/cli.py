@@ -295,7 +295,7 @@ def run(
     names = [output] if len(prompt) == 1 else [output.with_stem(f"{output.stem}-{i}") for i in range(len(prompt))]
     for name in names:
         refuse_existing(name, force)
-    for text in (*prompt, negative_prompt):
+    for text in (*prompt, negative_prompt or ""):
         check_text(text)
     sampler = Sampler.from_pretrained(bundle, providers=provider, memory=memory)
     drawn = sampler(

@@ -76,13 +76,13 @@ def test_values_of_the_right_type_are_kept_as_they_are(tmp_path: Path) -> None:
     assert recipe.keep == {"unet.*": 16}
 
 
-@pytest.mark.parametrize("text", ["layers = 4", "[layers]\n'unet.x' = '4'", "[layers]\n'unet.x' = true"])
 def test_a_precision_map_with_a_width_that_no_scheme_has_is_refused(tmp_path: Path) -> None:
     (tmp_path / "precision.toml").write_text("[layers]\n'unet.x' = 5")
     with pytest.raises(RecipeError, match=r"precision\.toml: weight_bits 5: use one of"):
         read_layers(tmp_path / "precision.toml")
 
 
+@pytest.mark.parametrize("text", ["layers = 4", "[layers]\n'unet.x' = '4'", "[layers]\n'unet.x' = true"])
 def test_a_precision_map_of_another_type_is_refused(text: str, tmp_path: Path) -> None:
     (tmp_path / "precision.toml").write_text(text)
     with pytest.raises(RecipeError, match=r"precision\.toml: .* = .*: \w+"):
