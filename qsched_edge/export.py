@@ -267,16 +267,17 @@ def captured_of(plan: ComponentPlan) -> Captured:
 def weights_of(spec: ModelSpec, plan: ComponentPlan) -> Weights:
     """The component's tensors, with the recipe's LoRA fused in where it has one for them."""
     base = Weights(weight_files(plan.source, spec.recipe.variant), plan.prefixes, plan.aliases)
-    if not spec.recipe.lora or plan.component not in lora_components(spec.locate(spec.recipe.lora)):
+    lora = spec.lora_file()
+    if lora is None or plan.component not in lora_components(lora):
         return base
-    return FusedWeights(base, spec.locate(spec.recipe.lora), plan.component, spec.recipe.lora_scale)
+    return FusedWeights(base, lora, plan.component, spec.recipe.lora_scale)
 
 
 def lora_sources(spec: ModelSpec, layout: Layout) -> dict[str, str]:
     """The LoRA's hash for the provenance; raises WeightsError if it has keys for a component the pipeline lacks."""
-    if not spec.recipe.lora:
+    file = spec.lora_file()
+    if file is None:
         return {}
-    file = spec.locate(spec.recipe.lora)
     strangers = sorted(set(lora_components(file)) - {c.component for c in layout.components})
     if strangers:
         raise WeightsError(f"{file.name} is for {', '.join(strangers)}, which this pipeline lacks: give another LoRA")
@@ -301,7 +302,8 @@ def finish(
 ) -> None:
     """Everything but the graphs: tokenizers, schedules, licences, card, self-test and, last, qsched.json."""
     reports = {c.name: read_json(folder / c.name / LAYERS) for c in layout.components}
-    tokenizers = {name: write_tokenizer(spec, name, folder / name) for name in layout.tokenizers}
+    length = layout.sequence_length
+    tokenizers = {name: write_tokenizer(spec, name, folder / name, length) for name in layout.tokenizers}
     (folder / "scheduler").mkdir(exist_ok=True)
     write_json(folder / "scheduler/scheduler_config.json", spec.scheduler_config())
     write_json(folder / "model_index.json", model_index(spec, layout))

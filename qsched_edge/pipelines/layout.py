@@ -33,7 +33,8 @@ class ComponentPlan:
 
 @dataclass(frozen=True)
 class Layout:
-    """All components in the order they run, tokenizer folders, latents and guidance."""
+    """All components in the order they run, tokenizer folders, latents and guidance; `sequence_length` tokens are
+    what a tokenizer without a length of its own (T5's) is asked for."""
 
     components: tuple[ComponentPlan, ...]
     backbone: str
@@ -42,4 +43,5 @@ class Layout:
     tokenizers: tuple[str, ...]
     latents: LatentSpec
     guidance: Guidance
+    sequence_length: int = 0
     sampling: Sampling = field(default_factory=Sampling)
