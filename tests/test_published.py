@@ -244,7 +244,7 @@ def test_text_encoders_have_the_tensors_transformers_loads(
 
 def test_a_whole_clip_stands_in_for_its_text_encoder(saved: Path, tmp_path: Path) -> None:
     """CLIPModel's file holds the text encoder's configuration under text_config."""
-    from transformers import CLIPConfig, CLIPModel, CLIPTextModel
+    from transformers import CLIPConfig, CLIPModel, CLIPTextConfig, CLIPTextModel
 
     vision = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
     text = CLIPTextModel.from_pretrained(saved / "text_encoder").config.to_dict()
@@ -253,9 +253,9 @@ def test_a_whole_clip_stands_in_for_its_text_encoder(saved: Path, tmp_path: Path
     theirs = CLIPTextModel.from_pretrained(tmp_path / "clip")
     (tmp_path / "sd").symlink_to(saved)
     spec = with_recipe(tmp_path / "sd", '[parts]\ntext_encoder = "clip"')
-    found, expected = spec.config("text_encoder"), theirs.config.to_dict()
-    assert {key: found[key] for key in text if key in found} == {key: expected[key] for key in text if key in found}
-    assert found["hidden_size"] == text["hidden_size"] == 32
+    found = CLIPTextConfig.from_dict(spec.config("text_encoder"))
+    assert found.to_diff_dict() == theirs.config.to_diff_dict()
+    assert found.hidden_size == 32
     plan = layout_of(spec).components[0]
     weights = Weights(weight_files(plan.source), plan.prefixes)
     for key, tensor in theirs.state_dict().items():
