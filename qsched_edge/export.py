@@ -155,7 +155,7 @@ def prepare(spec: ModelSpec, settings: ExportSettings, layout: Layout) -> Prepar
     check_recipe(spec, layout_of(spec, replace(settings.choices, encoder=True)))
     scheduler = spec.scheduler_config()
     schedules = {steps: probe(scheduler, steps, layout.sampling) for steps in spec.recipe.steps}
-    return Prepared(scheduler, schedules, load_tokenizers(spec, layout.components))
+    return Prepared(scheduler, schedules, load_tokenizers(spec, layout))
 
 
 def check_weights(layers: Mapping[str, int], component: str, known: list[str]) -> None:
@@ -278,16 +278,17 @@ def captured_of(plan: ComponentPlan) -> Captured:
 def weights_of(spec: ModelSpec, plan: ComponentPlan) -> Weights:
     """The component's tensors, with the recipe's LoRA fused in where it has one for them."""
     base = Weights(weight_files(plan.source, spec.recipe.variant), plan.prefixes, plan.aliases)
-    if not spec.recipe.lora or plan.component not in lora_components(spec.locate(spec.recipe.lora)):
+    lora = spec.lora_file()
+    if lora is None or plan.component not in lora_components(lora):
         return base
-    return FusedWeights(base, spec.locate(spec.recipe.lora), plan.component, spec.recipe.lora_scale)
+    return FusedWeights(base, lora, plan.component, spec.recipe.lora_scale)
 
 
 def lora_sources(spec: ModelSpec, layout: Layout) -> dict[str, str]:
     """The LoRA's hash for the provenance; raises WeightsError if it has keys for a component the pipeline lacks."""
-    if not spec.recipe.lora:
+    file = spec.lora_file()
+    if file is None:
         return {}
-    file = spec.locate(spec.recipe.lora)
     strangers = sorted(set(lora_components(file)) - {c.component for c in layout.components})
     if strangers:
         raise WeightsError(f"{file.name} is for {', '.join(strangers)}, which this pipeline lacks: give another LoRA")

@@ -6,19 +6,18 @@ import json
 import re
 import sys
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from fnmatch import fnmatch
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, NoReturn
+from typing import Annotated, Any, ClassVar
 
 from annotated_types import Ge, MinLen
 
+from qsched_edge import hub, stock
 from qsched_edge._shelf import shelf
 from qsched_edge.errors import QuantizeError, RecipeError, unknown_name
 from qsched_edge.quantize.scheme import Scheme
 from qsched_edge.schedule import stock_config
-
-HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+(/[\w./-]+)?")
 
 
 @dataclass(frozen=True)
@@ -34,12 +33,12 @@ class Recipe:
     steps: Annotated[tuple[Annotated[int, Ge(1)], ...], MinLen(1)]
     guidance: Annotated[float, Ge(0)]
     credits: str = ""
-    revision: str = "main"
+    revision: str = ""
     variant: str = ""
     parts: Mapping[str, str] = field(default_factory=dict)
     height: Annotated[int, Ge(0)] = 0
     width: Annotated[int, Ge(0)] = 0
-    sequence_length: Annotated[int, Ge(1)] = 77
+    sequence_length: Annotated[int, Ge(0)] = 0
     scheduler: str = ""
     scheduler_settings: Mapping[str, Any] = field(default_factory=dict)
     eta: Annotated[float, Ge(0)] = 0.0
@@ -76,17 +75,6 @@ class Recipe:
         return Scheme(wanted, self.group_size, self.symmetric, method, activation_bits)
 
 
-class Configuration(dict[str, Any]):
-    """A component's configuration; a key that it lacks is an error that names the folder."""
-
-    def __init__(self, values: Mapping[str, Any], folder: Path) -> None:
-        super().__init__(values)
-        self.folder = folder
-
-    def __missing__(self, key: str) -> NoReturn:
-        raise RecipeError(f"{self.folder}: its configuration lacks {key!r}: the diffusers folder is damaged")
-
-
 @dataclass(frozen=True)
 class ModelSpec:
     """A recipe with the diffusers folder it stands for and that folder's model_index.json."""
@@ -107,10 +95,14 @@ class ModelSpec:
             case other:
                 raise RecipeError(f"{self.folder}: its model_index.json names no {component} (it says {other!r})")
 
-    def config(self, component: str) -> Configuration:
-        """The component's own configuration, its class name among the keys (`_class_name`)."""
-        folder = self.part(component)
-        return Configuration({**self.read_config(folder), "_class_name": self.class_of(component)}, folder)
+    def config(self, component: str) -> dict[str, Any]:
+        """A model's configuration, with all its class's defaults and the class's name (`_class_name`)."""
+        return self.read_config(self.part(component), self.class_of(component))
+
+    def written_by(self, component: str) -> tuple[int, ...]:
+        """The diffusers version that wrote the configuration: (0, 6, 0); (1,) where it does not say."""
+        version = read_config(self.part(component) / "config.json").get("_diffusers_version", "1")
+        return tuple(int(number) for number in re.findall(r"\d+", str(version))[:3])
 
     def part(self, component: str) -> Path:
         """The component's folder: the pipeline's own, or the one the recipe puts in its place."""
@@ -118,20 +110,34 @@ class ModelSpec:
         return self.locate(other) if other else self.folder / component
 
     @staticmethod
-    def read_config(folder: Path) -> dict[str, Any]:
-        for name in ("config.json", "scheduler_config.json", "tokenizer_config.json"):
-            if (folder / name).is_file():
-                return read_json(folder / name)
-        raise RecipeError(f"{folder} has no configuration: the diffusers folder is incomplete")
+    def read_config(folder: Path, class_name: str) -> dict[str, Any]:
+        return {**stock.with_defaults(class_name, read_config(folder / "config.json")), "_class_name": class_name}
 
     def scheduler_config(self) -> dict[str, Any]:
         """The scheduler's configuration, as the stock pipeline loads it and the recipe overrides it."""
-        recipe = self.recipe
-        return stock_config(self.pipeline, self.config("scheduler"), recipe.scheduler, recipe.scheduler_settings)
+        recipe, file = self.recipe, self.part("scheduler") / "scheduler_config.json"
+        config = {**read_config(file), "_class_name": self.class_of("scheduler")}
+        return stock_config(self.pipeline, config, recipe.scheduler, recipe.scheduler_settings)
 
     def locate(self, source: str) -> Path:
         """A folder or file that the recipe names: a path beside it, or a repository of the model hub."""
         return locate(self.recipe, source)
+
+    def lora_file(self) -> Path | None:
+        """The recipe's LoRA, if it has one; RecipeError for a folder or a repository in a file's place."""
+        named = self.recipe.lora
+        if not named:
+            return None
+        path, repository = self.recipe.path(named), hub.hub_id(named)
+        if path.is_dir() or (not path.exists() and repository and not repository.file):
+            raise RecipeError(f"{self.recipe.name}: lora {named!r} is a folder: name the safetensors file in it")
+        return self.locate(named)
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise RecipeError(f"{path.parent} has no {path.name}: the diffusers folder is incomplete")
+    return read_json(path)
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -207,7 +213,7 @@ def read_toml(path: Path, what: str) -> dict[str, Any]:
 
 
 def resolve(model: str) -> ModelSpec:
-    """`model` is a recipe's name, a recipe file, a diffusers folder or the id of a hub repository (OWNER/NAME)."""
+    """`model` is a recipe's name, a recipe file, a diffusers folder or a hub repository (OWNER/NAME[@REVISION])."""
     named = recipe_names()
     path = Path(model)
     if model in named:
@@ -216,8 +222,8 @@ def resolve(model: str) -> ModelSpec:
         return spec(read_recipe(path))
     if path.is_dir():
         return spec(plain_recipe(path.resolve().name, str(path.resolve())))
-    if HUB_ID.fullmatch(model):
-        return spec(plain_recipe(model.split("/")[1], model))
+    if known := hub.hub_id(model):
+        return spec(plain_recipe(known.name, model))
     raise RecipeError(unknown_name("model", model, named) + "; or give a recipe file, a diffusers folder or OWNER/NAME")
 
 
@@ -238,14 +244,25 @@ def spec(recipe: Recipe) -> ModelSpec:
 
 
 def locate(recipe: Recipe, source: str) -> Path:
-    """A path relative to the recipe where there is one; else a hub repository, or a file in one (OWNER/NAME/FILE)."""
+    """A path relative to the recipe where there is one; else a hub repository, or a file in one.
+
+    A repository has the revision it is named with (OWNER/NAME@REVISION); the recipe's `revision` is its source's."""
     path = recipe.path(source)
     if path.exists():
         return path
-    if source.startswith((".", "/")) or not HUB_ID.match(source):
+    known = hub.hub_id(source)
+    if known is None:
+        embedded = source == recipe.source and recipe.folder == shelf("export").resolve()
         raise RecipeError(
-            f"{recipe.name}: {path} does not exist; the embedded model ships with the repository, not with the wheel"
+            f"{recipe.name}: {path} does not exist"
+            + (
+                "; the embedded model ships with the repository, not with the wheel"
+                if embedded
+                else f", and {source!r} is no hub id (OWNER/NAME[@REVISION][/FILE])"
+            )
         )
-    from qsched_edge.hub import fetch
-
-    return fetch(source, recipe.revision, recipe.variant, whole=source != recipe.source)
+    if source == recipe.source and recipe.revision:
+        if known.revision not in ("", recipe.revision):
+            raise RecipeError(f"{recipe.name}: source names revision {known.revision} and revision {recipe.revision}")
+        known = replace(known, revision=recipe.revision)
+    return hub.fetch(known, recipe.variant, whole=source != recipe.source)

@@ -11,11 +11,12 @@ from qsched_runtime.manifest import TokenizerSpec
 
 from qsched_edge import torchvision_schema
 from qsched_edge.errors import RecipeError
-from qsched_edge.pipelines import ComponentPlan
+from qsched_edge.pipelines import Layout
 from qsched_edge.recipes import ModelSpec, read_json
 from qsched_edge.staging import write_json
 
 TOKENIZERS = {"CLIPTokenizer": "clip", "T5Tokenizer": "unigram"}  # class -> kind in qsched.json
+VOCABULARIES = (("tokenizer.json",), ("vocab.json", "merges.txt"), ("spiece.model",))  # any of these, complete
 
 
 @dataclass(frozen=True)
@@ -38,14 +39,15 @@ class Tokenizer:
         )  # fmt: skip
 
 
-def load_tokenizer(spec: ModelSpec, name: str) -> Tokenizer:
+def load_tokenizer(spec: ModelSpec, name: str, sequence_length: int) -> Tokenizer:
     """Raises RecipeError for one that is missing or unreadable, or lacks the tokens that end and fill a prompt."""
     torchvision_schema.declare()
     import transformers
 
     folder, stock = spec.part(name), spec.class_of(name).removesuffix("Fast")
-    if not folder.is_dir():
-        raise RecipeError(f"{folder} does not exist: the diffusers folder is incomplete")
+    if not any(all((folder / file).is_file() for file in files) for files in VOCABULARIES):
+        known = " or ".join(" with ".join(files) for files in VOCABULARIES)  # without, transformers makes an empty one
+        raise RecipeError(f"{folder} holds no tokenizer ({known}): the diffusers folder is incomplete")
     try:
         tokenizer = getattr(transformers, stock).from_pretrained(folder, local_files_only=True)
     except Exception as error:  # tokenizers raises bare Exception for a file it cannot parse
@@ -54,17 +56,17 @@ def load_tokenizer(spec: ModelSpec, name: str) -> Tokenizer:
         raise RecipeError(f"{folder}: its tokenizer names no eos_token or no pad_token")
     kind = TOKENIZERS[stock]
     check_added_tokens(tokenizer.added_tokens_decoder.values(), kind, name)
-    length = spec.recipe.sequence_length if kind == "unigram" else tokenizer.model_max_length
+    length = sequence_length if kind == "unigram" else tokenizer.model_max_length
     return Tokenizer(name, kind, length, tokenizer)
 
 
-def load_tokenizers(spec: ModelSpec, components: Iterable[ComponentPlan]) -> dict[str, Tokenizer]:
-    """All tokenizers that `components` read; raises RecipeError for one that does not fit its text encoder."""
+def load_tokenizers(spec: ModelSpec, layout: Layout) -> dict[str, Tokenizer]:
+    """All tokenizers that components read; raises RecipeError for one that does not fit its text encoder."""
     found = {}
-    for plan in components:
+    for plan in layout.components:
         source = plan.inputs.get("input_ids")
         if source:
-            tokenizer = load_tokenizer(spec, source["tokenizer"])
+            tokenizer = load_tokenizer(spec, source["tokenizer"], layout.sequence_length)
             check_fit(tokenizer, spec.config(plan.component), spec.part(tokenizer.name))
             found[tokenizer.name] = tokenizer
     return found
