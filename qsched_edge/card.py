@@ -20,21 +20,21 @@ if TYPE_CHECKING:
 PACKAGES = ("qsched-edge", "torch", "diffusers", "transformers", "onnx", "onnxruntime", "neural-compressor")
 
 
-def model_index(spec: ModelSpec, layout: Layout) -> dict[str, Any]:
+def model_index(spec: ModelSpec, layout: Layout, scheduler: str) -> dict[str, Any]:
     """The pipeline's own index without what the bundle does not hold (safety checker, feature extractor), with the
-    scheduler the recipe chose and tokenizer classes that read tokenizer.json in every version of transformers."""
+    class of the scheduler and tokenizer classes that read tokenizer.json in every version of transformers."""
     held = {c.component for c in layout.components} | set(layout.tokenizers)
     index = {k: v for k, v in spec.index.items() if k in held or not isinstance(v, list)}
     for name in layout.tokenizers:
         library, stock = index[name]
         index[name] = [library, stock.removesuffix("Fast") + "Fast"]
-    return {**index, "scheduler": ["diffusers", spec.scheduler_config()["_class_name"]]}
+    return {**index, "scheduler": ["diffusers", scheduler]}
 
 
-def scheduler_config(spec: ModelSpec) -> dict[str, Any]:
-    """The scheduler's configuration without what JSON lacks: some stock files say -Infinity for a solver's option that
+def scheduler_json(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A scheduler's configuration without what JSON lacks: some stock files say -Infinity for a solver's option that
     no scheduler supported here has."""
-    return {k: v for k, v in spec.scheduler_config().items() if not_json(v) is None}
+    return {k: v for k, v in config.items() if not_json(v) is None}
 
 
 def copy_licenses(spec: ModelSpec, folder: Path) -> None:

@@ -15,13 +15,12 @@ from qsched_edge.calibrate.memo import Ledger
 from qsched_edge.calibrate.run import started
 from qsched_edge.calibrate.search import Books, Point, Proposal
 from qsched_edge.calibrate.settings import SEED_STRIDE, SEEDS, Settings
-from qsched_edge.card import scheduler_config
+from qsched_edge.card import scheduler_json
 from qsched_edge.errors import MetricError, RequestError
 from qsched_edge.evaluate import ablation, plots
 from qsched_edge.evaluate.cells import REPORT_SEEDS
 from qsched_edge.jaq.judge import QUALITY, TEXT_IMAGE, TermSettings, term_of
 from qsched_edge.prompts import PromptSet
-from qsched_edge.recipes import ModelSpec, Recipe
 
 
 @pytest.mark.parametrize(
@@ -67,11 +66,9 @@ def test_numbers_that_are_not_finite_become_null() -> None:
     assert "not finite" in text
 
 
-def test_a_stock_schedulers_infinity_stays_out_of_the_bundle(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stock_schedulers_infinity_stays_out_of_the_bundle() -> None:
     stock = {"_class_name": "LCMScheduler", "lambda_min_clipped": -math.inf, "beta_start": 0.1, "trained_betas": None}
-    monkeypatch.setattr(ModelSpec, "scheduler_config", lambda self: stock)
-    spec = ModelSpec(Recipe("x", "X", "x", "CC0-1.0", (4,), 0.0), Path(), {})
-    assert scheduler_config(spec) == {"_class_name": "LCMScheduler", "beta_start": 0.1, "trained_betas": None}
+    assert scheduler_json(stock) == {"_class_name": "LCMScheduler", "beta_start": 0.1, "trained_betas": None}
 
 
 @pytest.mark.parametrize(
