@@ -100,7 +100,7 @@ def quantize(graph: Path, output: Path, settings: Settings, force: bool = False,
         if target.resolve() in files:
             raise QuantizeError(f"{target} belongs to the input: choose another output")
     opset, before = model.opset_imports[""], sum(file.stat().st_size for file in files)
-    arguments = {"graph": sha256(graph), "scheme": repr(settings.scheme), "bytes": before}
+    arguments = {"files": {str(file): sha256(file) for file in sorted(files)}, "scheme": repr(settings.scheme)}
     with StagedGraph(output, arguments, force) as staging:
         prepared = prepare(model, settings.scheme)
         if not prepared.names:

@@ -12,7 +12,10 @@ from graphs import model, normal, operators, restored, run, saved, with_weights
 from onnx import TensorProto, helper, numpy_helper
 
 from qsched_edge.errors import OutputExistsError, QuantizeError, WeightsError
+from qsched_edge.quantize import rewrite
+from qsched_edge.quantize.encode import WeightRows
 from qsched_edge.quantize.scheme import Scheme
+from qsched_edge.quantize.store import Packed
 from qsched_edge.quantize_graph import Report, Settings, quantize
 
 W4 = Scheme(4, 32)
@@ -310,6 +313,37 @@ def test_an_interrupted_run_leaves_no_output_and_goes_on(tmp_path: Path, monkeyp
     quantize(graph, output, Settings(W4), quiet=True)
     assert output.exists()
     assert not list(tmp_path.glob(".*"))
+
+
+def test_a_run_interrupted_before_other_weights_came_starts_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same graph file and as many bytes, but other values in the data file."""
+    weights = {"w": normal(48, 48), "v": normal(48, 48, seed=1)}
+    proto = model([N("MatMul", ["x", "w"], ["h"]), N("MatMul", ["h", "v"], ["y"])], {"x": ("float32", [3, 48])}, weights)
+    graph, output = tmp_path / "in.onnx", tmp_path / "out.onnx"
+    onnx.save(
+        with_weights(proto, {}), graph, save_as_external_data=True, location="weights.bin", size_threshold=0
+    )
+    before, real, made = graph.read_bytes(), rewrite.ENCODERS["linear"], []
+
+    def stops_at_the_second(rows: WeightRows, scheme: Scheme) -> list[Packed]:
+        made.append(rows.name)
+        if len(made) == 2:
+            raise KeyboardInterrupt
+        return real(rows, scheme)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setitem(rewrite.ENCODERS, "linear", stops_at_the_second)
+        quantize(graph, output, Settings(W4), quiet=True)
+    others = {name: array + np.float32(0.05) for name, array in weights.items()}
+    (tmp_path / "weights.bin").unlink()
+    onnx.save(with_weights(proto, others), graph, save_as_external_data=True, location="weights.bin", size_threshold=0)
+    assert graph.read_bytes() == before
+    quantize(graph, output, Settings(W4), quiet=True)
+    exact = with_weights(proto, {name: restored(array.T, W4).T for name, array in others.items()})
+    x = normal(3, 48, seed=2)
+    np.testing.assert_allclose(run(output, {"x": x}), run(exact, {"x": x}), atol=1e-5)
 
 
 def test_sixteen_bits_halve_every_large_float(tmp_path: Path) -> None:
