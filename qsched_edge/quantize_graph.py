@@ -59,32 +59,17 @@ class Report:
     def ratio(self) -> float:
         return self.bytes[0] / self.bytes[1]
 
-    @property
-    def unmoved(self) -> bool:
-        """Not one output differs: the branch that was run may not read the weights at all."""
-        return self.difference.max_abs == 0
-
     def json(self) -> dict[str, Any]:
         memory = {} if self.memory is None else {**asdict(self.memory), "ratio": round(self.memory.ratio, 2)}
-        sqnr = None if self.unmoved else round(self.difference.sqnr, 2)
-        difference = {**asdict(self.difference), "sqnr_db": sqnr}
-        return {**asdict(self), "ratio": round(self.ratio, 3), "difference": difference, "memory": memory}
+        return {**asdict(self), "ratio": round(self.ratio, 3), "difference": self.difference.json(), "memory": memory}
 
     def text(self) -> str:
         before, after = self.bytes
-        d = self.difference
         lines = [*quantized_lines(self.layers), *left_lines(self.left)]
         if self.opset[0] != self.opset[1]:
             lines.append(f"opset {self.opset[0]} became {self.opset[1]}")
-        lines += [
-            f"size   {before:,} -> {after:,} bytes, {self.ratio:.2f} times smaller",
-            f"error  relative {d.relative:.3e}, SQNR {d.sqnr:.1f} dB, max abs {d.max_abs:.3e}"
-            f" over {d.outputs:,} outputs; inputs: {d.inputs}",
-        ]
-        if self.unmoved:
-            lines.append("       not one output differs: these inputs may not reach the weights; give --inputs")
-        if d.equal < 1:
-            lines.append(f"       {d.equal:.1%} of the integer outputs are equal")
+        lines.append(f"size   {before:,} -> {after:,} bytes, {self.ratio:.2f} times smaller")
+        lines += self.difference.lines()
         return "\n".join([*lines, self.memory.line] if self.memory else lines)
 
 

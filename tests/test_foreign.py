@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from conftest import cli
 from graphs import model, normal, operators, restored, run, saved, with_weights
 from onnx import TensorProto, helper, numpy_helper
 
@@ -320,11 +321,11 @@ def test_a_run_interrupted_before_other_weights_came_starts_anew(
 ) -> None:
     """The same graph file and as many bytes, but other values in the data file."""
     weights = {"w": normal(48, 48), "v": normal(48, 48, seed=1)}
-    proto = model([N("MatMul", ["x", "w"], ["h"]), N("MatMul", ["h", "v"], ["y"])], {"x": ("float32", [3, 48])}, weights)
-    graph, output = tmp_path / "in.onnx", tmp_path / "out.onnx"
-    onnx.save(
-        with_weights(proto, {}), graph, save_as_external_data=True, location="weights.bin", size_threshold=0
+    proto = model(
+        [N("MatMul", ["x", "w"], ["h"]), N("MatMul", ["h", "v"], ["y"])], {"x": ("float32", [3, 48])}, weights
     )
+    graph, output = tmp_path / "in.onnx", tmp_path / "out.onnx"
+    onnx.save(with_weights(proto, {}), graph, save_as_external_data=True, location="weights.bin", size_threshold=0)
     before, real, made = graph.read_bytes(), rewrite.ENCODERS["linear"], []
 
     def stops_at_the_second(rows: WeightRows, scheme: Scheme) -> list[Packed]:
@@ -387,6 +388,71 @@ def test_an_error_of_exactly_zero_is_not_taken_for_quality(tmp_path: Path) -> No
     _, report = convert(linear(nodes, KN, nothing=np.zeros(1, np.float32)), tmp_path)
     assert "not one output differs" in report.text()
     assert json.loads(json.dumps(report.json(), allow_nan=False))["difference"]["sqnr_db"] is None
+
+
+def with_output(proto: onnx.ModelProto, name: str, kind: int) -> onnx.ModelProto:
+    proto.graph.output.append(helper.make_tensor_value_info(name, kind, None))
+    return proto
+
+
+def test_outputs_whose_size_depends_on_the_data_are_compared_one_by_one(tmp_path: Path) -> None:
+    """NonZero finds other places in 2 bits: such outputs count as different, the others are measured all the same."""
+    nodes = [
+        N("MatMul", ["x", "w"], ["y"]), N("Greater", ["y", "z"], ["b"]), N("NonZero", ["b"], ["places"]),
+        N("Transpose", ["places"], ["t"]), N("GatherND", ["y", "t"], ["chosen"]),
+    ]  # fmt: skip
+    proto = with_output(linear(nodes, KN, z=np.float32(0.05).reshape(())), "places", TensorProto.INT64)
+    proto = with_output(proto, "chosen", TensorProto.FLOAT)
+    x = normal(8, 48, seed=9)
+    np.savez(tmp_path / "inputs.npz", x=x)
+    scheme = Scheme(2, 32)
+    graph = saved(proto, tmp_path / "in.onnx")
+    report = quantize(graph, tmp_path / "out.onnx", Settings(scheme, tmp_path / "inputs.npz"), quiet=True)
+    y, other = x.astype(np.float64) @ KN, x.astype(np.float64) @ restored(KN.T, scheme).T
+    sizes = [int((values > 0.05).sum()) for values in (y, other)]
+    assert sizes[0] != sizes[1]
+    difference = report.difference
+    assert difference.outputs == y.size
+    assert difference.relative == pytest.approx(np.linalg.norm(y - other) / np.linalg.norm(y), rel=1e-3)
+    assert difference.equal == 0
+    assert f"places has shape (2, {sizes[1]}) instead of (2, {sizes[0]}): it counts as different" in report.text()
+    assert len(report.json()["difference"]["reshaped"]) == 2
+
+
+def test_a_graph_with_integer_outputs_only_says_how_many_are_equal(tmp_path: Path) -> None:
+    nodes = [N("MatMul", ["x", "w"], ["p"]), N("ArgMax", ["p"], ["y"], axis=1)]
+    proto = linear(nodes, KN)
+    proto.graph.output[0].type.tensor_type.elem_type = TensorProto.INT64
+    x = normal(64, 48, seed=9)
+    np.savez(tmp_path / "inputs.npz", x=x)
+    graph = saved(proto, tmp_path / "in.onnx")
+    report = quantize(graph, tmp_path / "out.onnx", Settings(Scheme(2), tmp_path / "inputs.npz"), quiet=True)
+    equal = np.mean((x @ KN).argmax(axis=1) == (x @ restored(KN.T, Scheme(2)).T).argmax(axis=1))
+    assert 0 < equal < 1
+    assert report.difference.equal == pytest.approx(equal)
+    assert "not one output differs" not in report.text()
+    assert "no float output can be compared" in report.text()
+    assert json.loads(json.dumps(report.json(), allow_nan=False))["difference"]["relative"] is None
+
+
+def test_outputs_that_are_not_finite_are_no_proof_of_equality(tmp_path: Path) -> None:
+    graph = saved(linear(N("MatMul", ["x", "w"], ["y"]), KN), tmp_path / "in.onnx")
+    np.savez(tmp_path / "nan.npz", x=np.full((2, 48), np.nan, np.float32))
+    report = quantize(graph, tmp_path / "out.onnx", Settings(W4, tmp_path / "nan.npz"), quiet=True)
+    assert "not one output differs" not in report.text()
+    assert "80 values of the original's outputs are not finite" in report.text()
+
+
+def test_an_infinite_relative_error_is_null_in_json(tmp_path: Path) -> None:
+    nodes = [N("MatMul", ["x", "w"], ["a"]), N("Einsum", ["x", "v"], ["b"], equation="ij,jk->ik"),
+             N("Sub", ["a", "b"], ["d"]), N("Mul", ["d", "big"], ["e"]), N("Round", ["e"], ["y"])]  # fmt: skip
+    weights = {"v": KN, "big": np.full(1, 50, np.float32)}
+    graph = saved(linear(nodes, KN, **weights), tmp_path / "in.onnx")
+    done = cli("quantize", graph, "-o", tmp_path / "out.onnx", "--bits", 2, "--json", "--quiet")
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout, parse_constant=lambda text: pytest.fail(text))["difference"]
+    assert found["relative"] is None
+    assert found["max_abs"] > 0
 
 
 def test_a_convolution_of_opset_11_is_lifted(tmp_path: Path) -> None:
