@@ -9,7 +9,6 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import onnx_ir as ir
 from qsched_runtime.manifest import sha256
 
@@ -19,7 +18,7 @@ from qsched_edge.memory import RamLimit
 from qsched_edge.quantize.compare import Difference, compare
 from qsched_edge.quantize.emit import CONTRIB
 from qsched_edge.quantize.foreign import Left, Prepared, prepare, read_graph
-from qsched_edge.quantize.graph_weights import external_files
+from qsched_edge.quantize.graph_weights import external_files, raw_bytes
 from qsched_edge.quantize.methods import entry
 from qsched_edge.quantize.resident import Resident, resident_if_large
 from qsched_edge.quantize.rewrite import Layer, replace_weights
@@ -28,6 +27,9 @@ from qsched_edge.quantize.store import INLINE_BYTES, Packed, TensorStore
 from qsched_edge.staging import StagedGraph
 
 ONE_FILE = 2**23  # bytes of data up to which the output is one file: onnxruntime copies such data, and maps a data file
+
+RUNNING = 2  # a running graph takes about this many times its files
+NOT_MEASURED = "error  not measured: --max-ram leaves no room to run the graphs, which takes about twice their bytes"
 
 
 @dataclass(frozen=True)
@@ -46,13 +48,17 @@ class Settings:
 
 @dataclass(frozen=True)
 class Report:
-    """What was quantized, what was left and why, bytes before and after, and how far the outputs moved."""
+    """What was quantized, what was left and why, bytes before and after, and how far the outputs moved.
+
+    `difference` and `memory` are None where the memory limit leaves no room to run the graphs, `memory` also for a
+    small graph.
+    """
 
     layers: list[Layer]
     left: list[Left]
     opset: tuple[int, int]
     bytes: tuple[int, int]
-    difference: Difference
+    difference: Difference | None
     memory: Resident | None
 
     @property
@@ -61,7 +67,8 @@ class Report:
 
     def json(self) -> dict[str, Any]:
         memory = {} if self.memory is None else {**asdict(self.memory), "ratio": round(self.memory.ratio, 2)}
-        return {**asdict(self), "ratio": round(self.ratio, 3), "difference": self.difference.json(), "memory": memory}
+        difference = self.difference.json() if self.difference else None
+        return {**asdict(self), "ratio": round(self.ratio, 3), "difference": difference, "memory": memory}
 
     def text(self) -> str:
         before, after = self.bytes
@@ -69,7 +76,7 @@ class Report:
         if self.opset[0] != self.opset[1]:
             lines.append(f"opset {self.opset[0]} became {self.opset[1]}")
         lines.append(f"size   {before:,} -> {after:,} bytes, {self.ratio:.2f} times smaller")
-        lines += self.difference.lines()
+        lines += self.difference.lines() if self.difference else [NOT_MEASURED]
         return "\n".join([*lines, self.memory.line] if self.memory else lines)
 
 
@@ -93,9 +100,10 @@ def quantize(graph: Path, output: Path, settings: Settings, force: bool = False,
             raise QuantizeError(f"nothing in {graph} can be quantized: {reasons}")
         staged = staging.folder / output.name
         layers = write(prepared, settings, staged, quiet)
-        found = compare(graph, staged, settings.inputs, settings.seed)
         after = sum(f.stat().st_size for f in staging.folder.glob(f"{output.name}*"))
-        memory = resident_if_large(staged)
+        room = settings.ram.limit is None or settings.ram.holds(RUNNING * max(before, after))
+        found = compare(graph, staged, settings.inputs, settings.seed) if room else None
+        memory = resident_if_large(staged) if room else None
     opsets = (opset, prepared.model.opset_imports[""])
     return Report(layers, prepared.left, opsets, (before, after), found, memory)
 
@@ -145,8 +153,7 @@ def from_store(tensor: ir.TensorProtocol, store: TensorStore) -> bool:
 
 
 def raw(name: str, tensor: ir.TensorProtocol) -> Packed:
-    data = np.frombuffer(tensor.tobytes(), np.uint8)
-    return Packed(name, data, tensor.dtype.name, tuple(int(d) for d in tensor.shape.numpy()))
+    return Packed(name, raw_bytes(tensor), tensor.dtype.name, tuple(int(d) for d in tensor.shape.numpy()))
 
 
 def quantized_lines(layers: Iterable[Layer]) -> list[str]:

@@ -13,8 +13,11 @@ from graphs import model, normal, operators, restored, run, saved, with_weights
 from onnx import TensorProto, helper, numpy_helper
 
 from qsched_edge.errors import OutputExistsError, QuantizeError, WeightsError
+from qsched_edge.memory import RamLimit
 from qsched_edge.quantize import rewrite
 from qsched_edge.quantize.encode import WeightRows
+from qsched_edge.quantize.foreign import read_graph
+from qsched_edge.quantize.graph_weights import GraphWeights
 from qsched_edge.quantize.scheme import Scheme
 from qsched_edge.quantize.store import Packed
 from qsched_edge.quantize_graph import Report, Settings, quantize
@@ -453,6 +456,54 @@ def test_an_infinite_relative_error_is_null_in_json(tmp_path: Path) -> None:
     found = json.loads(done.stdout, parse_constant=lambda text: pytest.fail(text))["difference"]
     assert found["relative"] is None
     assert found["max_abs"] > 0
+
+
+def many_layers(folder: Path) -> Path:
+    """24 linear layers of 1 MiB, both ways round, in external data."""
+    weights = {f"w{i}": normal(512, 512, seed=i) for i in range(24)}
+    nodes = [N("Gemm", [f"x{i}" if i else "x", f"w{i}"], [f"x{i + 1}"], transB=i % 2) for i in range(24)]
+    proto = model([*nodes, N("Identity", ["x24"], ["y"])], {"x": ("float32", ["n", 512])}, weights)
+    onnx.save(proto, folder / "in.onnx", save_as_external_data=True, location="weights.bin")
+    return folder / "in.onnx"
+
+
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="Linux says what is mapped")
+def test_external_data_does_not_stay_in_memory(tmp_path: Path) -> None:
+    graph = read_graph(many_layers(tmp_path))
+    weights = GraphWeights()
+    for i in range(24):
+        weights.add(f"w{i}", graph.graph.initializers[f"w{i}"].const_value, transposed=not i % 2)
+    for i in range(24):
+        exact = normal(512, 512, seed=i) if i % 2 else normal(512, 512, seed=i).T
+        for part in (slice(0, 512), slice(100, 233)):
+            assert (weights.rows(f"w{i}", part.start, part.stop) == exact[part]).all()
+    mapped = [line for line in Path("/proc/self/maps").read_text().splitlines() if str(tmp_path) in line]
+    assert mapped == []
+
+
+def test_a_memory_limit_without_room_to_run_leaves_the_error_unmeasured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    graph, limit = many_layers(tmp_path), 4 * 2**30
+    monkeypatch.setattr("qsched_edge.memory.peak_bytes", lambda: limit - 2**26)
+    found = quantize(graph, tmp_path / "a.onnx", Settings(W4, ram=RamLimit(limit)), quiet=True)
+    assert found.difference is not None
+    monkeypatch.setattr("qsched_edge.quantize_graph.RUNNING", 4)
+    found = quantize(graph, tmp_path / "b.onnx", Settings(W4, ram=RamLimit(limit)), quiet=True)
+    assert found.difference is None
+    assert "not measured: --max-ram leaves no room" in found.text()
+    assert found.json()["difference"] is None
+    assert (tmp_path / "a.onnx").read_bytes() == (tmp_path / "b.onnx").read_bytes()
+
+
+def test_what_a_method_imports_counts_before_the_room_that_is_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    events: list[str] = []
+    monkeypatch.setattr("qsched_edge.quantize.rewrite.method", lambda name: events.append(name))
+    monkeypatch.setattr(RamLimit, "chunk", lambda self: events.append("room") or 2**20)
+    quantize(external(tmp_path), tmp_path / "out.onnx", Settings(W4), quiet=True)
+    assert events == ["rtn", "room"]
 
 
 def test_a_convolution_of_opset_11_is_lifted(tmp_path: Path) -> None:

@@ -13,7 +13,8 @@ from qsched_runtime.sessions import session_options
 
 from qsched_edge.errors import QuantizeError
 
-Feeds = Arrays = dict[str, np.ndarray]
+Arrays = dict[str, np.ndarray]
+Feeds = Arrays
 SIZES = (64, 16, 8, 224, 512, 1, 16000)  # of free axes; tried in this order until the original graph runs
 CHANNELS = 3  # of a picture [batch, ?, height, width] that does not say
 THROUGH = {  # operators that hand integers on to a table
@@ -96,6 +97,7 @@ def compare(original: Path, quantized: Path, inputs: Path | None, seed: int) -> 
             raise QuantizeError(f"{original} does not run on {inputs}: {expected}")
     else:
         feeds, expected, origin = first_that_runs(original, reference, seed)
+    del reference  # one graph in memory at a time
     found = attempt(session(quantized), feeds)
     if isinstance(found, str):
         raise QuantizeError(f"the quantized graph does not run where {original} does: {found}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from math import prod
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -31,8 +32,44 @@ class GraphWeights:
 
     def rows(self, name: str, start: int, stop: int) -> np.ndarray:
         """float32 copy of rows `start` to `stop` of the first axis."""
-        array = self.tensors[name].numpy()  # external data is mapped, not read
-        return (array.T if name in self.transposed else array)[start:stop].astype(np.float32)
+        tensor, (_, *rest) = self.tensors[name], self.shape(name)
+        if name in self.transposed:
+            return columns(tensor, start, stop).T.astype(np.float32)
+        width = prod(rest)
+        return values(tensor, start * width, stop * width).reshape(stop - start, *rest).astype(np.float32)
+
+
+def values(tensor: ir.TensorProtocol, start: int, stop: int) -> np.ndarray:
+    """Values `start` to `stop` of a float tensor, flat; external ones are read from there.
+
+    A mapped file would keep every page that was touched in the process's memory.
+    """
+    if not isinstance(tensor, ir.ExternalTensor):
+        return tensor.numpy().reshape(-1)[start:stop]
+    dtype = tensor.dtype.numpy()
+    return np.fromfile(tensor.path, dtype, stop - start, offset=(tensor.offset or 0) + start * dtype.itemsize)
+
+
+def columns(tensor: ir.TensorProtocol, start: int, stop: int) -> np.ndarray:
+    """Columns `start` to `stop` of a matrix."""
+    rows, width = (int(d) for d in tensor.shape.numpy())
+    if not isinstance(tensor, ir.ExternalTensor):
+        return tensor.numpy()[:, start:stop]
+    if (start, stop) == (0, width):
+        return values(tensor, 0, rows * width).reshape(rows, width)
+    found = np.empty((rows, stop - start), tensor.dtype.numpy())
+    with Path(tensor.path).open("rb", buffering=0) as file:
+        for row in range(rows):
+            file.seek((tensor.offset or 0) + (row * width + start) * found.itemsize)
+            file.readinto(found[row])
+    return found
+
+
+def raw_bytes(tensor: ir.TensorProtocol) -> np.ndarray:
+    """uint8: the bytes as ONNX keeps them, without a mapping that stays."""
+    if isinstance(tensor, ir.ExternalTensor):
+        return np.fromfile(tensor.path, np.uint8, tensor.nbytes, offset=tensor.offset or 0)
+    return np.frombuffer(tensor.tobytes(), np.uint8)
 
 
 def check_external(model: ir.Model, folder: Path) -> None:
