@@ -27,6 +27,7 @@ N = helper.make_node
 
 
 def convert(proto: onnx.ModelProto, folder: Path, scheme: Scheme = W4) -> tuple[Path, Report]:
+    folder.mkdir(exist_ok=True)
     output = folder / "out.onnx"
     report = quantize(saved(proto, folder / "in.onnx"), output, Settings(scheme), quiet=True)
     return output, report
@@ -504,6 +505,70 @@ def test_what_a_method_imports_counts_before_the_room_that_is_left(
     monkeypatch.setattr(RamLimit, "chunk", lambda self: events.append("room") or 2**20)
     quantize(external(tmp_path), tmp_path / "out.onnx", Settings(W4), quiet=True)
     assert events == ["rtn", "room"]
+
+
+FAR = {"the most negative number": np.finfo(np.float32).min, "minus infinity": -np.inf}
+
+
+@pytest.mark.parametrize("case", FAR)
+@pytest.mark.parametrize("bits", [4, 16])
+def test_a_causal_mask_stays_and_the_weights_go(case: str, bits: int, tmp_path: Path) -> None:
+    mask = np.triu(np.full((48, 48), FAR[case], np.float32), 1)
+    nodes = [N("MatMul", ["x", "w"], ["p"]), N("Add", ["p", "mask"], ["s"]), N("Softmax", ["s"], ["y"])]
+    proto = model(nodes, {"x": ("float32", [48, 48])}, {"w": normal(48, 48), "mask": mask})
+    output, report = convert(proto, tmp_path, Scheme(bits))
+    assert [layer.name for layer in report.layers] == ["w"]
+    if bits == 16:
+        wanted = "holds values that are not finite" if np.isinf(FAR[case]) else "beyond float16's range"
+        assert [(left.name, left.reason) for left in report.left] == [("mask", wanted)]
+    exact = restored(normal(48, 48).T, Scheme(4)).T if bits == 4 else normal(48, 48).astype(np.float16)
+    x = normal(48, 48, seed=1)
+    np.testing.assert_allclose(run(output, {"x": x}), run(with_weights(proto, {"w": exact}), {"x": x}), atol=1e-6)
+
+
+@pytest.mark.parametrize("outside", [False, True], ids=["inside", "external"])
+def test_a_weight_that_the_scheme_cannot_hold_stays(outside: bool, tmp_path: Path) -> None:
+    broken, huge, tiny = normal(48, 48), normal(48, 48), normal(48, 48) * np.float32(1e-8)
+    broken[7, 5], huge[3, 3] = np.nan, 1e7
+    weights = {"broken": broken, "huge": huge, "tiny": tiny, "good": normal(48, 48)}
+    nodes = [N("MatMul", ["x", name], [f"{name}_out"]) for name in weights]
+    proto = model([*nodes, N("Identity", ["good_out"], ["y"])], {"x": ("float32", ["n", 48])}, weights)
+    for name in ("tiny_out", "huge_out"):
+        with_output(proto, name, TensorProto.FLOAT)
+    options = {"save_as_external_data": True, "location": "w.bin", "size_threshold": 0} if outside else {}
+    onnx.save(proto, tmp_path / "in.onnx", **options)
+    report = quantize(tmp_path / "in.onnx", tmp_path / "out.onnx", Settings(Scheme(8, 64)), quiet=True)
+    assert [layer.name for layer in report.layers] == ["huge", "good"]
+    reasons = {left.name: left.reason for left in report.left}
+    assert reasons == {"broken": "holds values that are not finite", "tiny": "too small for float16 scales"}
+    huge[3, 3] = 1e9
+    proto = model([N("MatMul", ["x", "huge"], ["h"]), N("MatMul", ["h", "good"], ["y"])],
+                  {"x": ("float32", ["n", 48])}, {"huge": huge, "good": weights["good"]})  # fmt: skip
+    _, report = convert(proto, tmp_path / "again", Scheme(8, 64))
+    assert [(left.name, left.reason) for left in report.left] == [("huge", "too large for float16 scales")]
+
+
+def test_a_weight_that_would_grow_stays(tmp_path: Path) -> None:
+    """One input for each output: a block of 16 values for each value."""
+    weights = {"thin": normal(1, 2048), "thick": normal(2048, 48)}
+    nodes = [N("MatMul", ["x", "thin"], ["h"]), N("MatMul", ["h", "thick"], ["y"])]
+    _, report = convert(model(nodes, {"x": ("float32", ["n", 1])}, weights), tmp_path, Scheme(4))
+    assert [layer.name for layer in report.layers] == ["thick"]
+    assert [(left.name, left.reason) for left in report.left] == [("thin", "would take more bytes")]
+
+
+@pytest.mark.parametrize("opset", [13, 17, 18])
+def test_float16_convolutions_by_channel_are_lifted_to_opset_19(opset: int, tmp_path: Path) -> None:
+    weight = normal(32, 16, 3, 3, dtype="float16")
+    proto = model([N("Conv", ["x", "w"], ["y"])], {"x": ("float16", [1, 16, 6, 6])}, {"w": weight}, opset, "float16")
+    scheme = Scheme(8, 0)
+    output, report = convert(proto, tmp_path, scheme)
+    assert report.opset == (opset, 19)
+    x = normal(1, 16, 6, 6, seed=3, dtype="float16")
+    exact = with_weights(proto, {"w": restored(weight.astype(np.float32), scheme)})
+    np.testing.assert_allclose(
+        run(output, {"x": x}).astype(np.float32), run(exact, {"x": x}).astype(np.float32), atol=2e-3
+    )
 
 
 def test_a_convolution_of_opset_11_is_lifted(tmp_path: Path) -> None:

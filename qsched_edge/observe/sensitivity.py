@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from dataclasses import replace as with_changes
 from math import prod
 from pathlib import Path
 
@@ -16,7 +15,7 @@ from qsched_runtime.sessions import DTYPES, Feeds, session_options
 from qsched_edge.journal import Journal
 from qsched_edge.observe.allocation import Option
 from qsched_edge.observe.trajectory import read_feeds, spread
-from qsched_edge.quantize.encode import ENCODERS, SMALL, WeightRows
+from qsched_edge.quantize.encode import SMALL, WeightRows, stored_bytes
 from qsched_edge.quantize.methods import method
 from qsched_edge.quantize.moments import Moments
 from qsched_edge.quantize.rewrite import kind_of
@@ -108,7 +107,7 @@ def sensitivities(
         for scheme in c.schemes:
             key = [c.name, repr(scheme)]
             error = journal.recall(key, lambda c=c, scheme=scheme: measured(c, scheme))  # type: ignore[misc]
-            options[c.name].append(Option(scheme.weight_bits, stored_bytes(c, scheme, weights), error))
+            options[c.name].append(Option(scheme.weight_bits, bytes_of(c, scheme), error))
         advance(1)
     return options
 
@@ -125,13 +124,11 @@ def restored(
     return np.concatenate(parts).reshape(candidate.shape)
 
 
-def stored_bytes(candidate: Candidate, scheme: Scheme, weights: Weights) -> int:
+def bytes_of(candidate: Candidate, scheme: Scheme) -> int:
     """What `encode` stores for the weight: integers, scales and zero points; every method stores as many."""
     if not scheme.is_integer:
         return float_bytes(candidate.shape, scheme.weight_bits)
-    rows = WeightRows(weights, candidate.name, candidate.shape)
-    packed = ENCODERS[candidate.kind](rows, with_changes(scheme, method="rtn"))
-    return sum(p.data.nbytes for p in packed)
+    return stored_bytes(candidate.kind, candidate.shape, scheme)
 
 
 def float_bytes(shape: tuple[int, ...], bits: int) -> int:

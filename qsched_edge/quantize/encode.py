@@ -66,7 +66,10 @@ def integers(rows: WeightRows, layout: Layout, padded: bool) -> Integers:
         q.append(values)
         scales.append(np.repeat(matrix.scale, repeats, axis=1))
         zeros.append(np.repeat(matrix.zero + np.uint8(shift), repeats, axis=1))
-    return Integers(np.concatenate(q), np.concatenate(scales), np.concatenate(zeros))
+    scale = np.concatenate(scales)
+    if not np.isfinite(scale).all():
+        raise QuantizeError(f"{rows.name} is too large for float16 scales: keep it in 32 bits in the recipe")
+    return Integers(np.concatenate(q), scale, np.concatenate(zeros))
 
 
 def encode_linear(rows: WeightRows, scheme: Scheme) -> list[Packed]:
@@ -111,6 +114,20 @@ def encode_float(rows: WeightRows, scheme: Scheme) -> list[Packed]:
     if not np.isfinite(array).all():
         raise QuantizeError(f"{rows.name} exceeds float16's range: keep it in 32 bits in the recipe")
     return [Packed.of(rows.name, array)]
+
+
+def stored_bytes(kind: str, shape: tuple[int, ...], scheme: Scheme) -> int:
+    """The bytes of what the kind's encoder returns for a weight of `shape` in a scheme of integers."""
+    rows, width = shape[0], prod(shape[1:])
+    layout = LAYOUTS[kind](scheme, width)
+    blocks = layout.blocks(width)
+    scales = 2 * rows * blocks
+    if kind == "conv":  # packed as a whole, and the shape beside
+        sizes = -(-rows * width * layout.bits // 8) - (-rows * blocks * layout.bits // 8)
+        return sizes + scales + (8 * len(shape) if layout.block else 0)
+    zeros = 0 if kind == "linear" and scheme.symmetric else -(-blocks * layout.bits // 8)
+    values = (blocks * layout.block if kind == "linear" else width) * layout.bits
+    return rows * (-(-values // 8) + zeros) + scales
 
 
 def float_bits(shape: tuple[int, ...], scheme: Scheme) -> int:

@@ -14,8 +14,9 @@ import onnx_ir as ir
 from qsched_edge.errors import QuantizeError, WeightsError
 from qsched_edge.quantize.emit import make_node, replace
 from qsched_edge.quantize.encode import SMALL
+from qsched_edge.quantize.fitness import reason_by_bytes, reason_by_values
 from qsched_edge.quantize.graph_weights import GraphWeights, check_external
-from qsched_edge.quantize.opset import BLOCKED_OPSET, PER_AXIS_OPSET, opset_of, upgraded
+from qsched_edge.quantize.opset import BLOCKED_OPSET, PER_AXIS_FLOAT16_OPSET, PER_AXIS_OPSET, opset_of, upgraded
 from qsched_edge.quantize.scheme import CHANNEL, Scheme
 from qsched_edge.quantize.uses import Use, reason_to_leave, uses_of
 
@@ -80,10 +81,8 @@ def prepare(model: ir.Model, scheme: Scheme) -> Prepared:
     model, unconverted = for_convolutions(model, scheme)
     prepared = Prepared(model, names_of(model), left=subgraph_weights(model))
     for value in list(model.graph.initializers.values()):
-        reason = float_reason(value, model.graph) if not scheme.is_integer else reason_to_leave(value, model.graph)
         uses = uses_of(value, model.graph)
-        if not reason and unconverted and scheme.is_integer and any(use.kind == "conv" for use in uses):
-            reason = unconverted
+        reason = reason_of(value, uses, model.graph, scheme, unconverted)
         if reason:
             prepared.left.append(left(value, reason))
         elif scheme.is_integer:
@@ -92,6 +91,18 @@ def prepare(model: ir.Model, scheme: Scheme) -> Prepared:
             declare(prepared, value)
     model.ir_version = max(model.ir_version or 0, 10 if scheme.is_integer else 8)
     return prepared
+
+
+def reason_of(value: ir.Value, uses: list[Use], graph: ir.Graph, scheme: Scheme, unconverted: str) -> str:
+    """Why a weight is left as it is, or nothing; its values are read only where all else lets it go."""
+    tensor = value.const_value
+    assert tensor is not None
+    if not scheme.is_integer:
+        return float_reason(value, graph) or reason_by_values(tensor, scheme)
+    reason = reason_to_leave(value, graph)
+    if not reason and any(use.kind == "conv" for use in uses):
+        reason = unconverted
+    return reason or reason_by_bytes(tensor, uses, scheme) or reason_by_values(tensor, scheme)
 
 
 def names_of(model: ir.Model) -> set[str]:
@@ -104,10 +115,11 @@ def names_of(model: ir.Model) -> set[str]:
 def for_convolutions(model: ir.Model, scheme: Scheme) -> tuple[ir.Model, str]:
     """The model at an opset whose DequantizeLinear fits, or as it is with the reason why convolutions must stay."""
     per_axis = scheme.group_size == CHANNEL and scheme.weight_bits == 8
-    needed = PER_AXIS_OPSET if per_axis else BLOCKED_OPSET
     weights = [v for v in model.graph.initializers.values() if not reason_to_leave(v, model.graph)]
-    kinds = {use.kind for value in weights for use in uses_of(value, model.graph)}
-    if opset_of(model) >= needed or "conv" not in kinds or not scheme.is_integer:
+    types = {v.dtype for v in weights if any(use.kind == "conv" for use in uses_of(v, model.graph))}
+    half = ir.DataType.FLOAT16 in types
+    needed = (PER_AXIS_FLOAT16_OPSET if half else PER_AXIS_OPSET) if per_axis else BLOCKED_OPSET
+    if opset_of(model) >= needed or not types or not scheme.is_integer:
         return model, ""
     try:
         return upgraded(model, needed), ""

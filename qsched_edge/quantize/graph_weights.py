@@ -10,6 +10,7 @@ import numpy as np
 import onnx_ir as ir
 
 from qsched_edge.errors import WeightsError
+from qsched_edge.memory import LARGEST_CHUNK
 
 FLOATS = (ir.DataType.FLOAT, ir.DataType.FLOAT16)
 
@@ -63,6 +64,16 @@ def columns(tensor: ir.TensorProtocol, start: int, stop: int) -> np.ndarray:
             file.seek((tensor.offset or 0) + (row * width + start) * found.itemsize)
             file.readinto(found[row])
     return found
+
+
+def extremes(tensor: ir.TensorProtocol) -> tuple[float, float]:
+    """The smallest and the largest value of a float tensor, NaN if one is; a piece at a time."""
+    starts = range(0, tensor.size, LARGEST_CHUNK)
+    low, high = np.inf, -np.inf
+    for start in starts:
+        part = values(tensor, start, min(start + LARGEST_CHUNK, tensor.size))
+        low, high = np.minimum(low, part.min()), np.maximum(high, part.max())
+    return float(low), float(high)
 
 
 def raw_bytes(tensor: ir.TensorProtocol) -> np.ndarray:

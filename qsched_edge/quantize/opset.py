@@ -6,7 +6,8 @@ import onnx_ir as ir
 
 from qsched_edge.errors import QuantizeError
 
-BLOCKED_OPSET, PER_AXIS_OPSET = 21, 13  # DequantizeLinear: blocks and 4-bit types; one scale for each channel
+BLOCKED_OPSET = 21  # DequantizeLinear in blocks and with 4-bit types
+PER_AXIS_OPSET, PER_AXIS_FLOAT16_OPSET = 13, 19  # with one scale for each channel; with float16 scales
 SMALL_TENSOR = 2**12  # bytes; the converter may have to read such ones (axes, shapes)
 
 
