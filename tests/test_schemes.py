@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from graphs import model, normal, operators, restored, run, saved
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import helper
 
@@ -194,6 +194,7 @@ def test_integers_that_are_unpacked_at_load_are_said_loudly() -> None:
     assert unpacked.line.startswith("WARNING: weights do not stay packed: in memory 740 MiB, 7.40 times the file")
 
 
+@settings(deadline=None)
 @given(SCHEMES, st.sampled_from(["linear", "conv", "embedding"]), st.integers(1, 5), st.integers(1, 300))
 def test_bytes_are_known_before_a_weight_is_encoded(scheme: Scheme, kind: str, rows: int, width: int) -> None:
     shape = (rows, width, 1) if kind == "conv" else (rows, width)
