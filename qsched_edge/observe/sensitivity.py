@@ -15,8 +15,7 @@ from qsched_runtime.sessions import DTYPES, Feeds, session_options
 from qsched_edge.journal import Journal
 from qsched_edge.observe.allocation import Option
 from qsched_edge.observe.trajectory import read_feeds, spread
-from qsched_edge.quantize.encode import SMALL, WeightRows, stored_bytes
-from qsched_edge.quantize.methods import method
+from qsched_edge.quantize.encode import SMALL, WeightRows, quantized, stored_bytes
 from qsched_edge.quantize.moments import Moments
 from qsched_edge.quantize.rewrite import kind_of
 from qsched_edge.quantize.scheme import Scheme
@@ -118,7 +117,7 @@ def restored(
     """The weight as the quantized graph will compute with it, float32 in its own shape."""
     rows = WeightRows(weights, candidate.name, candidate.shape, moments=moments_of(candidate.name))
     if scheme.is_integer:
-        parts = [method(scheme.method)(part, scheme, rows.moments).dequantize() for part in rows]
+        parts = [matrix.dequantize() for matrix in quantized(rows, scheme)]
     else:
         parts = [part.astype(np.float16).astype(np.float32) for part in rows]
     return np.concatenate(parts).reshape(candidate.shape)

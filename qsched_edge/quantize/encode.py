@@ -13,7 +13,7 @@ from qsched_edge.memory import LARGEST_CHUNK
 from qsched_edge.quantize.layout import LAYOUTS, Layout
 from qsched_edge.quantize.methods import method
 from qsched_edge.quantize.moments import Moments
-from qsched_edge.quantize.scheme import Scheme, pack
+from qsched_edge.quantize.scheme import QuantizedMatrix, Scheme, pack
 from qsched_edge.quantize.store import Packed
 from qsched_edge.weights import WeightSource
 
@@ -53,11 +53,20 @@ class Integers:
     zero: np.ndarray
 
 
+def quantized(rows: WeightRows, scheme: Scheme) -> Iterator[QuantizedMatrix]:
+    """A few rows at a time; raises QuantizeError for values that need scales beyond float16's range."""
+    for weight in rows:
+        with np.errstate(over="ignore", invalid="ignore"):
+            matrix = method(scheme.method)(weight, scheme, rows.moments)
+        if not np.isfinite(matrix.scale).all():
+            raise QuantizeError(f"{rows.name} is too large for float16 scales: keep it in 32 bits in the recipe")
+        yield matrix
+
+
 def integers(rows: WeightRows, layout: Layout, padded: bool) -> Integers:
     """Quantize a few rows at a time; `padded` fills the last block of each row and packs rows, not the whole."""
     q, scales, zeros = [], [], []
-    for weight in rows:
-        matrix = method(layout.scheme.method)(weight, layout.scheme, rows.moments)
+    for matrix in quantized(rows, layout.scheme):
         shift, repeats = layout.shift if layout.scheme.symmetric else 0, layout.repeats(matrix)
         values = matrix.q + np.uint8(shift)
         if padded:
@@ -66,10 +75,7 @@ def integers(rows: WeightRows, layout: Layout, padded: bool) -> Integers:
         q.append(values)
         scales.append(np.repeat(matrix.scale, repeats, axis=1))
         zeros.append(np.repeat(matrix.zero + np.uint8(shift), repeats, axis=1))
-    scale = np.concatenate(scales)
-    if not np.isfinite(scale).all():
-        raise QuantizeError(f"{rows.name} is too large for float16 scales: keep it in 32 bits in the recipe")
-    return Integers(np.concatenate(q), scale, np.concatenate(zeros))
+    return Integers(np.concatenate(q), np.concatenate(scales), np.concatenate(zeros))
 
 
 def encode_linear(rows: WeightRows, scheme: Scheme) -> list[Packed]:

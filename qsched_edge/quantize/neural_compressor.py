@@ -57,8 +57,7 @@ def round_to_nearest(weight: np.ndarray, scheme: Scheme, moments: Moments | None
     q, scale, zero = quant_tensor()(
         with_zero, scheme.weight_bits, g + 1, "sym" if scheme.symmetric else "asym", dtype="uint"
     )
-    with np.errstate(over="ignore"):  # `encode` refuses infinite scales
-        half = scale.reshape(-1).astype(np.float16)
+    half = scale.reshape(-1).astype(np.float16)  # infinite beyond its range, which `encode` refuses
     small = (scale.reshape(-1) < NORMAL).nonzero()[0]
     if small.size:
         half[small] = rounded_up(scale.reshape(-1)[small])

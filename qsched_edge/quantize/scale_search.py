@@ -91,8 +91,7 @@ def full_range(groups: np.ndarray, scheme: Scheme) -> Grid:
 
 def half(scale: np.ndarray) -> np.ndarray:
     """As it is stored; never zero, so that it divides; infinite beyond float16's range, which `encode` refuses."""
-    with np.errstate(over="ignore"):
-        return np.maximum(scale.astype(np.float32), np.float32(SMALLEST)).astype(np.float16)
+    return np.maximum(scale.astype(np.float32), np.float32(SMALLEST)).astype(np.float16)
 
 
 def refitted(grid: Grid, groups: np.ndarray, importance: np.ndarray) -> Grid:
