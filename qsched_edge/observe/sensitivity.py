@@ -63,14 +63,14 @@ class Backbone:
         return total / self.energy
 
 
-def candidates_of(graph: Path, schemes: Callable[[str, int], Scheme]) -> tuple[list[Candidate], int, int]:
+def candidates_of(graph: ir.Graph, schemes: Callable[[str, int], Scheme]) -> tuple[list[Candidate], int, int]:
     """The weights that have a choice; bytes of all others; bytes of all weights in FP16.
 
     `schemes(name, bits)` is what the recipe makes of `bits` for a weight: widths it does not allow become others.
+    The graph may have no values yet.
     """
-    model = ir.load(graph)
     found, fixed, fp16 = [], 0, 0
-    for name, value in model.graph.initializers.items():
+    for name, value in graph.initializers.items():
         if value.dtype != ir.DataType.FLOAT or value.shape is None:
             continue
         shape, kind = tuple(value.shape.numpy()), kind_of(value)
