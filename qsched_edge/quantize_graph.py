@@ -15,7 +15,7 @@ from qsched_runtime.manifest import sha256
 from qsched_edge import progress
 from qsched_edge.errors import QuantizeError
 from qsched_edge.memory import RamLimit
-from qsched_edge.quantize.compare import Difference, compare
+from qsched_edge.quantize.compare import Difference, compare, read_inputs
 from qsched_edge.quantize.emit import CONTRIB
 from qsched_edge.quantize.foreign import Left, Prepared, prepare, read_graph
 from qsched_edge.quantize.graph_weights import external_files, raw_bytes
@@ -44,6 +44,8 @@ class Settings:
     def __post_init__(self) -> None:
         if not entry(self.scheme.method).blind:
             raise QuantizeError(f"method {self.scheme.method} observes a model's sampler: use mse or rtn for a graph")
+        if self.seed < 0:
+            raise QuantizeError(f"--seed {self.seed}: give 0 or more")
 
 
 @dataclass(frozen=True)
@@ -93,11 +95,14 @@ def quantize(graph: Path, output: Path, settings: Settings, force: bool = False,
             raise QuantizeError(f"{target} belongs to the input: choose another output")
     opset, before = model.opset_imports[""], sum(file.stat().st_size for file in files)
     arguments = {"files": {str(file): sha256(file) for file in sorted(files)}, "scheme": repr(settings.scheme)}
-    with StagedGraph(output, arguments, force) as staging:
-        prepared = prepare(model, settings.scheme)
-        if not prepared.names:
-            reasons = "; ".join(sorted({left.reason for left in prepared.left})) or "it has no weights"
-            raise QuantizeError(f"nothing in {graph} can be quantized: {reasons}")
+    staging = StagedGraph(output, arguments, force)
+    if settings.inputs is not None:
+        read_inputs(settings.inputs, [str(value.name) for value in model.graph.inputs])
+    prepared = prepare(model, settings.scheme)
+    if not prepared.names:
+        reasons = "; ".join(sorted({left.reason for left in prepared.left})) or "it has no weights"
+        raise QuantizeError(f"nothing in {graph} can be quantized: {reasons}")
+    with staging:
         staged = staging.folder / output.name
         layers = write(prepared, settings, staged, quiet)
         after = sum(f.stat().st_size for f in staging.folder.glob(f"{output.name}*"))

@@ -143,7 +143,7 @@ def read_recipe(path: Path) -> Recipe:
 def read_layers(path: Path) -> dict[str, int]:
     """The table `layers` of a precision map: "component.weight" -> bits."""
     table = read_toml(path, "precision map")
-    if set(table) != {"layers"}:
+    if set(table) != {"layers"} or not isinstance(table["layers"], dict):
         raise RecipeError(f"precision map {path} must hold one table, [layers]; it has {', '.join(table) or 'none'}")
     for name, bits in table["layers"].items():
         if not isinstance(bits, int):

@@ -265,7 +265,7 @@ def test_external_data_is_read_from_the_graphs_own_folder_only(tmp_path: Path) -
         quantize(moved, tmp_path / "inner/out.onnx", Settings(W4), quiet=True)
     moved.write_bytes(graph.read_bytes())
     (tmp_path / "inner/weights.bin").symlink_to(tmp_path / "weights.bin")
-    with pytest.raises(WeightsError, match="symbolic link"):
+    with pytest.raises(WeightsError, match="symbolic link: refused, copy the folder"):
         quantize(moved, tmp_path / "inner/out.onnx", Settings(W4), quiet=True)
     (tmp_path / "inner/weights.bin").unlink()
     (tmp_path / "inner/weights.bin").write_bytes(b"short")
@@ -569,6 +569,96 @@ def test_float16_convolutions_by_channel_are_lifted_to_opset_19(opset: int, tmp_
     np.testing.assert_allclose(
         run(output, {"x": x}).astype(np.float32), run(exact, {"x": x}).astype(np.float32), atol=2e-3
     )
+
+
+def broken_inputs(folder: Path) -> dict[str, Path]:
+    x = normal(5, 48, seed=9)
+    np.save(folder / "array.npy", x)
+    np.savez_compressed(folder / "whole.npz", x=x)
+    data = (folder / "whole.npz").read_bytes()
+    (folder / "cut.npz").write_bytes(data[: len(data) // 2])
+    (folder / "damaged.npz").write_bytes(data[:200] + bytes(b ^ 255 for b in data[200:210]) + data[210:])
+    (folder / "empty.npz").write_bytes(b"")
+    (folder / "noise.npz").write_bytes(b"noise")
+    return {name: folder / name for name in ("array.npy", "cut.npz", "damaged.npz", "empty.npz", "noise.npz")}
+
+
+def test_inputs_that_cannot_be_read_are_one_line_before_anything_is_quantized(tmp_path: Path) -> None:
+    graph = saved(linear(N("MatMul", ["x", "w"], ["y"]), KN), tmp_path / "in.onnx")
+    (tmp_path / "given").mkdir()
+    for path in broken_inputs(tmp_path / "given").values():
+        with pytest.raises(QuantizeError, match=r"cannot be read as .npz"):
+            quantize(graph, tmp_path / "out.onnx", Settings(W4, path), quiet=True)
+    with pytest.raises(QuantizeError, match="--seed -1"):
+        Settings(W4, seed=-1)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["given", "in.onnx"]
+
+
+def test_a_refused_run_leaves_nothing(tmp_path: Path) -> None:
+    graph = saved(linear(N("MatMul", ["x", "w"], ["y"]), KN), tmp_path / "in.onnx")
+    np.savez(tmp_path / "thin.npz", x=normal(5, 47))
+    with pytest.raises(QuantizeError, match="does not run on"):
+        quantize(graph, tmp_path / "out.onnx", Settings(W4, tmp_path / "thin.npz"), quiet=True)
+    with pytest.raises(QuantizeError, match="nothing in"):
+        convert(model([N("Relu", ["x"], ["y"])], {"x": ("float32", [3])}, {}), tmp_path)
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(OutputExistsError, match="is a folder"):
+        quantize(graph, tmp_path / "folder", Settings(W4), force=True, quiet=True)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["folder", "in.onnx", "thin.npz"]
+
+
+@pytest.mark.parametrize("nodes_too", [False, True])
+def test_the_default_domain_may_be_called_by_its_name(nodes_too: bool, tmp_path: Path) -> None:
+    nodes = [N("Conv", ["x", "w"], ["y"], domain="ai.onnx" if nodes_too else "")]
+    proto = model(nodes, {"x": ("float32", [1, 16, 9])}, {"w": normal(32, 16, 3)})
+    proto.opset_import[0].domain = "ai.onnx"
+    output, report = convert(proto, tmp_path)
+    assert report.opset == (17, 21)
+    exact, x = with_weights(proto, {"w": restored(normal(32, 16, 3), W4)}), normal(1, 16, 9, seed=1)
+    np.testing.assert_allclose(run(output, {"x": x}), run(exact, {"x": x}), atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["linear", "conv"])
+def test_what_16_bits_wrote_goes_to_4(kind: str, tmp_path: Path) -> None:
+    """The same integers as those of the float16 values, through the Cast; what stays keeps its Cast."""
+    weight = normal(48, 48, seed=3) if kind == "linear" else normal(48, 48, 3)
+    node = N("MatMul", ["x", "w"], ["p"]) if kind == "linear" else N("Conv", ["x", "w"], ["p"])
+    shape = [48, 48] if kind == "linear" else [1, 48, 50]
+    proto = model([node, N("Add", ["p", "c"], ["y"])], {"x": ("float32", shape)}, {"w": weight, "c": normal(48, 48)})
+    first, _ = convert(proto, tmp_path, Scheme(16))
+    report = quantize(first, tmp_path / "w4.onnx", Settings(W4), quiet=True)
+    assert [(layer.name, layer.kind, layer.precision) for layer in report.layers] == [("w", kind, "W4A16")]
+    assert {left.name: left.dtype for left in report.left} == {"c": "FLOAT16"}
+    halves = weight.astype(np.float16).astype(np.float32)
+    exact = restored(halves.T, W4).T if kind == "linear" else restored(halves, W4)
+    values = {"w": exact, "c": normal(48, 48).astype(np.float16)}
+    x = normal(*shape, seed=1)
+    expected = run(with_weights(proto, values), {"x": x})
+    np.testing.assert_allclose(run(tmp_path / "w4.onnx", {"x": x}), expected, atol=1e-5)
+    again = quantize(first, tmp_path / "w16.onnx", Settings(W4), quiet=True)
+    assert again.bytes[0] == first.stat().st_size
+
+
+def test_weights_that_are_outputs_say_so(tmp_path: Path) -> None:
+    def reasons(proto: onnx.ModelProto, bits: int) -> list[str]:
+        _, report = convert(proto, tmp_path / f"{len(proto.graph.node)}{bits}", Scheme(bits, 32))
+        return [left.reason for left in report.left if left.name == "w"]
+
+    nodes = [N("MatMul", ["x", "w"], ["p"]), N("MatMul", ["x", "v"], ["q"]), N("Add", ["p", "q"], ["y"])]
+    shown = with_output(linear(nodes, normal(48, 48), v=normal(48, 48)), "w", TensorProto.FLOAT)
+    assert reasons(shown, 4) == reasons(shown, 16) == ["an output of the graph"]
+    nodes = [N("Transpose", ["w"], ["t"]), N("MatMul", ["x", "t"], ["p"]), *nodes[1:]]
+    turned = with_output(linear(nodes, normal(48, 48), v=normal(48, 48)), "t", TensorProto.FLOAT)
+    assert reasons(turned, 4) == ["an output of the graph"]
+
+
+def test_sparse_initializers_are_refused_by_name(tmp_path: Path) -> None:
+    proto = linear([N("MatMul", ["x", "w"], ["p"]), N("MatMul", ["x", "s"], ["q"]), N("Add", ["p", "q"], ["y"])], KN)
+    values, places = numpy_helper.from_array(normal(9), "s"), np.arange(9) * 7
+    sparse = helper.make_sparse_tensor(values, numpy_helper.from_array(places, "places"), [48, 40])
+    proto.graph.sparse_initializer.append(sparse)
+    with pytest.raises(QuantizeError, match="sparse initializers, which are not read: s"):
+        convert(proto, tmp_path)
 
 
 def test_a_convolution_of_opset_11_is_lifted(tmp_path: Path) -> None:

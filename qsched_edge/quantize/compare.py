@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 import onnx_ir as ir
+from numpy.lib.npyio import NpzFile
 from qsched_runtime.sessions import session_options
 
 from qsched_edge.errors import QuantizeError
@@ -91,7 +94,7 @@ def compare(original: Path, quantized: Path, inputs: Path | None, seed: int) -> 
     """Run both graphs on the arrays of the .npz `inputs`, or on random ones that fit the original's input types."""
     reference = session(original)
     if inputs is not None:
-        feeds, origin = read_inputs(inputs, reference), str(inputs)
+        feeds, origin = read_inputs(inputs, [i.name for i in reference.get_inputs()]), str(inputs)
         expected = attempt(reference, feeds)
         if isinstance(expected, str):
             raise QuantizeError(f"{original} does not run on {inputs}: {expected}")
@@ -133,14 +136,16 @@ def named(outputs: Iterable[tuple[str, Any]]) -> Iterator[tuple[str, np.ndarray]
             yield name, value
 
 
-def read_inputs(path: Path, reference: Any) -> Feeds:
-    """The arrays of an .npz by input name; every input of the graph must be there."""
+def read_inputs(path: Path, wanted: list[str]) -> Feeds:
+    """The arrays of an .npz by input name; every input `wanted` must be there."""
     try:
-        with np.load(path, allow_pickle=False) as arrays:
+        arrays = np.load(path, allow_pickle=False)
+        if not isinstance(arrays, NpzFile):
+            raise ValueError("it holds one array without a name")
+        with arrays:
             feeds = {name: arrays[name] for name in arrays.files}
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, EOFError, BadZipFile, zlib.error) as error:
         raise QuantizeError(f"{path} cannot be read as .npz ({error}): write it with numpy.savez") from error
-    wanted = [i.name for i in reference.get_inputs()]
     missing = [name for name in wanted if name not in feeds]
     if missing:
         raise QuantizeError(f"{path} lacks {', '.join(missing)}: the graph's inputs are {', '.join(wanted)}")

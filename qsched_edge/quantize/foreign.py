@@ -16,7 +16,14 @@ from qsched_edge.quantize.emit import make_node, replace
 from qsched_edge.quantize.encode import SMALL
 from qsched_edge.quantize.fitness import reason_by_bytes, reason_by_values
 from qsched_edge.quantize.graph_weights import GraphWeights, check_external
-from qsched_edge.quantize.opset import BLOCKED_OPSET, PER_AXIS_FLOAT16_OPSET, PER_AXIS_OPSET, opset_of, upgraded
+from qsched_edge.quantize.opset import (
+    BLOCKED_OPSET,
+    PER_AXIS_FLOAT16_OPSET,
+    PER_AXIS_OPSET,
+    SMALL_TENSOR,
+    opset_of,
+    upgraded,
+)
 from qsched_edge.quantize.scheme import CHANNEL, Scheme
 from qsched_edge.quantize.uses import Use, reason_to_leave, uses_of
 
@@ -49,15 +56,22 @@ class Prepared:
 
 def read_graph(path: Path) -> ir.Model:
     """Read a graph of opset 11 or newer, its functions inlined and its large Constant nodes initializers."""
+    import onnx
     from onnx_ir.passes import common
 
     if not path.is_file():
         raise WeightsError(f"no graph at {path}: the file does not exist")
     try:
-        model = ir.load(path)
+        proto = onnx.load(path, load_external_data=False)
+        model = ir.from_proto(proto)
     except Exception as error:  # protobuf, onnx and onnx_ir raise from unrelated classes
         raise WeightsError(f"{path} cannot be read as ONNX ({type(error).__name__}): give an .onnx file") from error
+    sparse = [tensor.values.name for tensor in proto.graph.sparse_initializer]
+    if sparse:
+        raise QuantizeError(f"{path} has sparse initializers, which are not read: {', '.join(sparse)[:200]}")
+    ir.external_data.set_base_dir(model.graph, path.parent)
     check_external(model, path.parent)
+    name_domain(model)
     if opset_of(model) < OLDEST_OPSET:
         raise QuantizeError(f"{path} has opset {opset_of(model)}: convert it to {OLDEST_OPSET} or newer first")
     common.InlinePass()(model)
@@ -65,6 +79,13 @@ def read_graph(path: Path) -> ir.Model:
     common.RemoveInitializersFromInputsPass()(model)
     bypass_identities(model.graph)
     return model
+
+
+def name_domain(model: ir.Model) -> None:
+    """Some exporters call the default domain by its other name."""
+    for imports in (model.opset_imports, *(function.opset_imports for function in model.functions.values())):
+        if "ai.onnx" in imports:
+            imports[""] = imports.pop("ai.onnx")
 
 
 def bypass_identities(graph: ir.Graph) -> None:
@@ -76,8 +97,44 @@ def bypass_identities(graph: ir.Graph) -> None:
             graph.remove(node, safe=True)
 
 
+def bypass_casts(graph: ir.Graph) -> set[str]:
+    """Let the readers of float16 weights that a float32 graph widens (`--bits 16` writes such) read them directly.
+
+    Returns the names of these weights: they are called float32, as what reads them computes, and hold float16.
+    """
+    found = set()
+    for value in graph.initializers.values():
+        casts = [node for node, _ in value.uses()]
+        if casts and not value.is_graph_output() and all(widens(value, node, graph) for node in casts):
+            value.type = ir.TensorType(ir.DataType.FLOAT)
+            found.add(str(value.name))
+            for node in casts:
+                node.outputs[0].replace_all_uses_with(value)
+                graph.remove(node, safe=True)
+    return found
+
+
+def widens(value: ir.Value, node: ir.Node, graph: ir.Graph) -> bool:
+    tensor, result = value.const_value, node.outputs[0]
+    here = node.graph is graph and all(reader.graph is graph for reader, _ in result.uses())
+    large = tensor is not None and tensor.dtype == ir.DataType.FLOAT16 and tensor.nbytes > SMALL_TENSOR
+    to_float = node.op_type == "Cast" and node.attributes.get_int("to", 0) == ir.DataType.FLOAT.value
+    return here and large and to_float and bool(result.uses()) and not result.is_graph_output()
+
+
+def restore_cast(graph: ir.Graph, value: ir.Value) -> None:
+    """The opposite of `bypass_casts` for a weight that stays."""
+    value.type = ir.TensorType(ir.DataType.FLOAT16)
+    cast = make_node("Cast", [value], {"to": ir.DataType.FLOAT.value})
+    readers = [node for node, _ in value.uses() if node is not cast]
+    value.replace_all_uses_with(cast.outputs[0])
+    cast.replace_input_with(0, value)
+    graph.insert_before(first_of(graph, readers), cast)
+
+
 def prepare(model: ir.Model, scheme: Scheme) -> Prepared:
     """Find what `scheme` can quantize and bring it into the one form; the rest is listed with reasons."""
+    casts = bypass_casts(model.graph)
     model, unconverted = for_convolutions(model, scheme)
     prepared = Prepared(model, names_of(model), left=subgraph_weights(model))
     for value in list(model.graph.initializers.values()):
@@ -85,6 +142,8 @@ def prepare(model: ir.Model, scheme: Scheme) -> Prepared:
         reason = reason_of(value, uses, model.graph, scheme, unconverted)
         if reason:
             prepared.left.append(left(value, reason))
+            if value.name in casts:
+                restore_cast(model.graph, value)
         elif scheme.is_integer:
             split(prepared, value, uses)
         else:
@@ -137,7 +196,9 @@ def float_reason(value: ir.Value, graph: ir.Graph) -> str:
         return f"fewer than {SMALL:,} values"
     if not value.uses():
         return "read by nothing"
-    if value.is_graph_output() or any(node.graph is not graph for node, _ in value.uses()):
+    if value.is_graph_output():
+        return "an output of the graph"
+    if any(node.graph is not graph for node, _ in value.uses()):
         return "read inside a subgraph (If, Loop or Scan)"
     return ""
 
@@ -181,7 +242,8 @@ def stand_in(prepared: Prepared, value: ir.Value, name: str, transposed: bool = 
         name += "_"
     prepared.weights.add(name, tensor, transposed)
     prepared.names.append(name)
-    new = ir.Value(name=name, shape=ir.Shape(prepared.weights.shape(name)), type=ir.TensorType(tensor.dtype))
+    dtype = value.dtype or tensor.dtype
+    new = ir.Value(name=name, shape=ir.Shape(prepared.weights.shape(name)), type=ir.TensorType(dtype))
     graph.initializers[name] = new
     return new
 

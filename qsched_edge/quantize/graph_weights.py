@@ -94,7 +94,9 @@ def check_external(model: ir.Model, folder: Path) -> None:
             raise WeightsError(f"{tensor.name} reads its values from {location!r}: refused, they belong in {folder}")
         file = folder / path
         if any(part.is_symlink() for part in (file, *file.parents) if folder in part.parents):
-            raise WeightsError(f"{location!r} is a symbolic link: refused, external data belongs in {folder}")
+            raise WeightsError(
+                f"{location!r} is a symbolic link: refused, copy the folder with cp -rL to have plain files"
+            )
         if not file.is_file() or (tensor.offset or 0) + (tensor.length or 0) > file.stat().st_size:
             raise WeightsError(f"{tensor.name} reads its values from {location!r}, which is missing or cut short")
 

@@ -50,7 +50,7 @@ def hold_tensors(model: ir.Model) -> dict[str, ir.TensorProtocol]:
             held[name] = tensor
             del model.graph.initializers[name]
             value.const_value = None
-            value.shape, value.type = ir.Shape(tensor.shape.numpy()), ir.TensorType(tensor.dtype)
+            value.shape, value.type = ir.Shape(tensor.shape.numpy()), ir.TensorType(value.dtype or tensor.dtype)
             model.graph.inputs.append(value)
         elif isinstance(tensor, ir.ExternalTensor):
             value.const_value = ir.tensor(tensor.numpy().copy(), dtype=tensor.dtype, name=name)
