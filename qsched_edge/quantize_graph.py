@@ -17,9 +17,10 @@ from qsched_edge.errors import QuantizeError
 from qsched_edge.memory import RamLimit
 from qsched_edge.quantize.compare import Difference, compare, read_inputs
 from qsched_edge.quantize.emit import CONTRIB
-from qsched_edge.quantize.foreign import Left, Prepared, prepare, read_graph
+from qsched_edge.quantize.foreign import Left, Prepared, prepare
 from qsched_edge.quantize.graph_weights import external_files, raw_bytes
 from qsched_edge.quantize.methods import entry
+from qsched_edge.quantize.reading import read_graph
 from qsched_edge.quantize.resident import Resident, resident_if_large
 from qsched_edge.quantize.rewrite import Layer, replace_weights
 from qsched_edge.quantize.scheme import Scheme

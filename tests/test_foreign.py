@@ -16,8 +16,8 @@ from qsched_edge.errors import OutputExistsError, QuantizeError, WeightsError
 from qsched_edge.memory import RamLimit
 from qsched_edge.quantize import rewrite
 from qsched_edge.quantize.encode import WeightRows
-from qsched_edge.quantize.foreign import read_graph
 from qsched_edge.quantize.graph_weights import GraphWeights
+from qsched_edge.quantize.reading import read_graph
 from qsched_edge.quantize.scheme import Scheme
 from qsched_edge.quantize.store import Packed
 from qsched_edge.quantize_graph import Report, Settings, quantize

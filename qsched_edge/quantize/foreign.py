@@ -7,27 +7,25 @@ with factors. Here all of it becomes Transpose -> MatMul, Conv or Gather, as cap
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import onnx_ir as ir
 
-from qsched_edge.errors import QuantizeError, WeightsError
-from qsched_edge.quantize.emit import make_node, replace
+from qsched_edge.errors import QuantizeError
+from qsched_edge.quantize.casts import bypass_casts, restore_cast
+from qsched_edge.quantize.emit import first_of, make_node, replace
 from qsched_edge.quantize.encode import SMALL
 from qsched_edge.quantize.fitness import reason_by_bytes, reason_by_values
-from qsched_edge.quantize.graph_weights import GraphWeights, check_external
+from qsched_edge.quantize.graph_weights import GraphWeights
 from qsched_edge.quantize.opset import (
     BLOCKED_OPSET,
     PER_AXIS_FLOAT16_OPSET,
     PER_AXIS_OPSET,
-    SMALL_TENSOR,
     opset_of,
     upgraded,
 )
 from qsched_edge.quantize.scheme import CHANNEL, Scheme
 from qsched_edge.quantize.uses import Use, reason_to_leave, uses_of
 
-OLDEST_OPSET = 11
 ROLES = ("q", "scale", "zero", "shape")  # what the encoders append to a weight's name
 
 
@@ -52,84 +50,6 @@ class Prepared:
     weights: GraphWeights = field(default_factory=GraphWeights)
     names: list[str] = field(default_factory=list)
     left: list[Left] = field(default_factory=list)
-
-
-def read_graph(path: Path) -> ir.Model:
-    """Read a graph of opset 11 or newer, its functions inlined and its large Constant nodes initializers."""
-    import onnx
-    from onnx_ir.passes import common
-
-    if not path.is_file():
-        raise WeightsError(f"no graph at {path}: the file does not exist")
-    try:
-        proto = onnx.load(path, load_external_data=False)
-        model = ir.from_proto(proto)
-    except Exception as error:  # protobuf, onnx and onnx_ir raise from unrelated classes
-        raise WeightsError(f"{path} cannot be read as ONNX ({type(error).__name__}): give an .onnx file") from error
-    sparse = [tensor.values.name for tensor in proto.graph.sparse_initializer]
-    if sparse:
-        raise QuantizeError(f"{path} has sparse initializers, which are not read: {', '.join(sparse)[:200]}")
-    ir.external_data.set_base_dir(model.graph, path.parent)
-    check_external(model, path.parent)
-    name_domain(model)
-    if opset_of(model) < OLDEST_OPSET:
-        raise QuantizeError(f"{path} has opset {opset_of(model)}: convert it to {OLDEST_OPSET} or newer first")
-    common.InlinePass()(model)
-    common.LiftConstantsToInitializersPass(size_limit=SMALL)(model)
-    common.RemoveInitializersFromInputsPass()(model)
-    bypass_identities(model.graph)
-    return model
-
-
-def name_domain(model: ir.Model) -> None:
-    """Some exporters call the default domain by its other name."""
-    for imports in (model.opset_imports, *(function.opset_imports for function in model.functions.values())):
-        if "ai.onnx" in imports:
-            imports[""] = imports.pop("ai.onnx")
-
-
-def bypass_identities(graph: ir.Graph) -> None:
-    """Exporters share a weight through Identity nodes."""
-    for node in list(graph):
-        source = node.inputs[0] if node.op_type == "Identity" and not node.domain else None
-        if source is not None and source.is_initializer() and not node.outputs[0].is_graph_output():
-            node.outputs[0].replace_all_uses_with(source)
-            graph.remove(node, safe=True)
-
-
-def bypass_casts(graph: ir.Graph) -> set[str]:
-    """Let the readers of float16 weights that a float32 graph widens (`--bits 16` writes such) read them directly.
-
-    Returns the names of these weights: they are called float32, as what reads them computes, and hold float16.
-    """
-    found = set()
-    for value in graph.initializers.values():
-        casts = [node for node, _ in value.uses()]
-        if casts and not value.is_graph_output() and all(widens(value, node, graph) for node in casts):
-            value.type = ir.TensorType(ir.DataType.FLOAT)
-            found.add(str(value.name))
-            for node in casts:
-                node.outputs[0].replace_all_uses_with(value)
-                graph.remove(node, safe=True)
-    return found
-
-
-def widens(value: ir.Value, node: ir.Node, graph: ir.Graph) -> bool:
-    tensor, result = value.const_value, node.outputs[0]
-    here = node.graph is graph and all(reader.graph is graph for reader, _ in result.uses())
-    large = tensor is not None and tensor.dtype == ir.DataType.FLOAT16 and tensor.nbytes > SMALL_TENSOR
-    to_float = node.op_type == "Cast" and node.attributes.get_int("to", 0) == ir.DataType.FLOAT.value
-    return here and large and to_float and bool(result.uses()) and not result.is_graph_output()
-
-
-def restore_cast(graph: ir.Graph, value: ir.Value) -> None:
-    """The opposite of `bypass_casts` for a weight that stays."""
-    value.type = ir.TensorType(ir.DataType.FLOAT16)
-    cast = make_node("Cast", [value], {"to": ir.DataType.FLOAT.value})
-    readers = [node for node, _ in value.uses() if node is not cast]
-    value.replace_all_uses_with(cast.outputs[0])
-    cast.replace_input_with(0, value)
-    graph.insert_before(first_of(graph, readers), cast)
 
 
 def prepare(model: ir.Model, scheme: Scheme) -> Prepared:
@@ -269,11 +189,6 @@ def attach_linear(prepared: Prepared, value: ir.Value, name: str, use: Use, node
                 product.replace_input_with(1, turned.outputs[0])
         if node.op_type == "Transpose":
             graph.remove(node, safe=True)
-
-
-def first_of(graph: ir.Graph, nodes: list[ir.Node]) -> ir.Node:
-    wanted = set(nodes)
-    return next(node for node in graph if node in wanted)
 
 
 def gemm_as_matmul(gemm: ir.Node, weight: ir.Value, dtype: ir.DataType) -> list[ir.Node]:
