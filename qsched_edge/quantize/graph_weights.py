@@ -68,9 +68,8 @@ def columns(tensor: ir.TensorProtocol, start: int, stop: int) -> np.ndarray:
 
 def extremes(tensor: ir.TensorProtocol) -> tuple[float, float]:
     """The smallest and the largest value of a float tensor, NaN if one is; a piece at a time."""
-    starts = range(0, tensor.size, LARGEST_CHUNK)
     low, high = np.inf, -np.inf
-    for start in starts:
+    for start in range(0, tensor.size, LARGEST_CHUNK):
         part = values(tensor, start, min(start + LARGEST_CHUNK, tensor.size))
         low, high = np.minimum(low, part.min()), np.maximum(high, part.max())
     return float(low), float(high)
@@ -97,7 +96,7 @@ def check_external(model: ir.Model, folder: Path) -> None:
             raise WeightsError(
                 f"{location!r} is a symbolic link: refused, copy the folder with cp -rL to have plain files"
             )
-        if not file.is_file() or (tensor.offset or 0) + (tensor.length or 0) > file.stat().st_size:
+        if not file.is_file() or (tensor.offset or 0) + max(tensor.length or 0, tensor.nbytes) > file.stat().st_size:
             raise WeightsError(f"{tensor.name} reads its values from {location!r}, which is missing or cut short")
 
 
