@@ -20,15 +20,15 @@ if TYPE_CHECKING:
 PACKAGES = ("qsched-edge", "torch", "diffusers", "transformers", "onnx", "onnxruntime", "neural-compressor")
 
 
-def model_index(spec: ModelSpec, layout: Layout) -> dict[str, Any]:
+def model_index(spec: ModelSpec, layout: Layout, scheduler: str) -> dict[str, Any]:
     """The pipeline's own index without what the bundle does not hold (safety checker, feature extractor), with the
-    scheduler the recipe chose and tokenizer classes that read tokenizer.json in every version of transformers."""
+    class of the scheduler and tokenizer classes that read tokenizer.json in every version of transformers."""
     held = {c.component for c in layout.components} | set(layout.tokenizers)
     index = {k: v for k, v in spec.index.items() if k in held or not isinstance(v, list)}
     for name in layout.tokenizers:
         library, stock = index[name]
         index[name] = [library, stock.removesuffix("Fast") + "Fast"]
-    return {**index, "scheduler": ["diffusers", spec.scheduler_config()["_class_name"]]}
+    return {**index, "scheduler": ["diffusers", scheduler]}
 
 
 def copy_licenses(spec: ModelSpec, folder: Path) -> None:

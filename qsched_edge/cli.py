@@ -15,7 +15,7 @@ from typing import Annotated, Any
 
 import typer
 
-from qsched_edge.errors import MissingExtraError, QSchedError
+from qsched_edge.errors import MissingExtraError, PromptsError, QSchedError
 
 app = typer.Typer(
     name="qsched-edge",
@@ -295,6 +295,8 @@ def run(
     names = [output] if len(prompt) == 1 else [output.with_stem(f"{output.stem}-{i}") for i in range(len(prompt))]
     for name in names:
         refuse_existing(name, force)
+    for text in (*prompt, negative_prompt or ""):
+        check_text(text)
     sampler = Sampler.from_pretrained(bundle, providers=provider, memory=memory)
     drawn = sampler(
         prompt,
@@ -328,6 +330,14 @@ def inspect(
     """List a graph's or a bundle's weights: kind, shape, bits, bytes, and their shares of the whole."""
     result = load("qsched_edge.inspection", "quantize").inspect(target)
     show(result.json(), as_json, result.text())
+
+
+def check_text(prompt: str) -> None:
+    """Python hands on what is no UTF-8 on the command line as lone surrogates, which no tokenizer reads."""
+    try:
+        prompt.encode()
+    except UnicodeEncodeError as error:
+        raise PromptsError(f"prompt {prompt!a} is not UTF-8 text (character {error.start})") from error
 
 
 def load(module: str, extra: str) -> Any:

@@ -15,6 +15,7 @@ from typing import Any
 import onnx_ir as ir
 from qsched_runtime import manifest as manifests
 from qsched_runtime.manifest import NAME, sha256
+from qsched_runtime.schedule import ScheduleTable
 
 from qsched_edge import bundle, progress
 from qsched_edge.capture.graph import Captured
@@ -33,10 +34,11 @@ from qsched_edge.quantize.encode import SMALL
 from qsched_edge.quantize.resident import file_bytes, resident_if_large
 from qsched_edge.quantize.rewrite import GRAPH, Layer, write_graph
 from qsched_edge.quantize.scheme import Scheme
+from qsched_edge.recipe_checks import check_recipe
 from qsched_edge.recipes import ModelSpec, Recipe, read_json, read_layers
 from qsched_edge.schedule import probe
-from qsched_edge.staging import Staging, write_json, write_text
-from qsched_edge.tokenizer_files import write_tokenizer
+from qsched_edge.staging import Staging, refuse_existing, write_json, write_text
+from qsched_edge.tokenizer_files import Tokenizer, load_tokenizers
 from qsched_edge.weights import Weights, weight_files
 
 LAYERS = "quantization.json"
@@ -92,6 +94,15 @@ class ExportSettings:
         return self.uses_moments or self.target is not None or self.whole
 
 
+@dataclass(frozen=True)
+class Prepared:
+    """What a bundle takes from a model's small files."""
+
+    scheduler: Mapping[str, Any]
+    schedules: Mapping[int, ScheduleTable]
+    tokenizers: Mapping[str, Tokenizer]
+
+
 def target_of(size: int | None, ratio: float | None) -> allocation.Target | None:
     """None where neither is given; both are refused."""
     return None if size is None and ratio is None else allocation.Target(size, ratio)
@@ -110,11 +121,14 @@ def export(
     `observation` is an earlier one of the same model and prompts; without it the export makes its own where it needs
     one.
     """
+    refuse_existing(output, force)
     layout = layout_of(spec, settings.choices)
-    check_components(spec.recipe.layers, layout)
-    sources = source_hashes(spec, layout) | lora_sources(spec, layout)
+    prepared = prepare(spec, settings, layout)
+    if settings.target:
+        check_target(spec, settings, layout, settings.target)
     prompts = settings.calibration.prompt_set(spec) if settings.observes else None
     watched = prompts.record(settings.calibration.count) if prompts else None
+    sources = lora_sources(spec, layout) | source_hashes(spec, layout)
     arguments = {
         "recipe": repr(spec.recipe),
         "settings": repr(replace(settings, ram=RamLimit(), target=None)),
@@ -123,10 +137,7 @@ def export(
         "versions": versions(),
         "prompts": watched,
     }
-    staging = Staging(output, arguments, force)
-    if settings.target:
-        check_target(spec, settings, layout, settings.target)
-    with staging:
+    with Staging(output, arguments, force) as staging:
         if settings.target:
             forget_other_target(staging.folder, layout.backbone, settings.target)
         if prompts and not all((staging.folder / c.name).exists() for c in layout.components):
@@ -142,8 +153,16 @@ def export(
             staging.part(plan.name, write)
         staging.drop(name for name in TRACES if (staging.folder / name).exists())
         (staging.folder / TARGET).unlink(missing_ok=True)
-        finish(spec, settings, layout, staging.folder, sources, watched)
+        finish(spec, settings, layout, prepared, staging.folder, sources, watched)
     return output
+
+
+def prepare(spec: ModelSpec, settings: ExportSettings, layout: Layout) -> Prepared:
+    """Everything that can be refused without reading a weight, is refused here."""
+    check_recipe(spec, layout_of(spec, replace(settings.choices, encoder=True)))
+    scheduler = spec.scheduler_config()
+    schedules = {steps: probe(scheduler, steps, layout.sampling) for steps in spec.recipe.steps}
+    return Prepared(scheduler, schedules, load_tokenizers(spec, layout))
 
 
 def check_target(spec: ModelSpec, settings: ExportSettings, layout: Layout, target: allocation.Target) -> None:
@@ -171,15 +190,6 @@ def forget_other_target(folder: Path, backbone: str, target: allocation.Target) 
         for name in (backbone, f".{backbone}.partial"):
             shutil.rmtree(folder / name, ignore_errors=True)
         write_text(noted, repr(target))
-
-
-def check_components(layers: Mapping[str, int], layout: Layout) -> None:
-    """Raise RecipeError for a precision map that names a component the bundle lacks."""
-    known = [c.name for c in layout.components]
-    for name in layers:
-        component = name.partition(".")[0]
-        if component not in known:
-            raise RecipeError(f"precision map: {unknown_name('component', component, known)}")
 
 
 def check_weights(layers: Mapping[str, int], component: str, known: list[str]) -> None:
@@ -300,16 +310,17 @@ def captured_of(plan: ComponentPlan) -> Captured:
 def weights_of(spec: ModelSpec, plan: ComponentPlan) -> Weights:
     """The component's tensors, with the recipe's LoRA fused in where it has one for them."""
     base = Weights(weight_files(plan.source, spec.recipe.variant), plan.prefixes, plan.aliases)
-    if not spec.recipe.lora or plan.component not in lora_components(spec.locate(spec.recipe.lora)):
+    lora = spec.lora_file()
+    if lora is None or plan.component not in lora_components(lora):
         return base
-    return FusedWeights(base, spec.locate(spec.recipe.lora), plan.component, spec.recipe.lora_scale)
+    return FusedWeights(base, lora, plan.component, spec.recipe.lora_scale)
 
 
 def lora_sources(spec: ModelSpec, layout: Layout) -> dict[str, str]:
     """The LoRA's hash for the provenance; raises WeightsError if it has keys for a component the pipeline lacks."""
-    if not spec.recipe.lora:
+    file = spec.lora_file()
+    if file is None:
         return {}
-    file = spec.locate(spec.recipe.lora)
     strangers = sorted(set(lora_components(file)) - {c.component for c in layout.components})
     if strangers:
         raise WeightsError(f"{file.name} is for {', '.join(strangers)}, which this pipeline lacks: give another LoRA")
@@ -328,16 +339,17 @@ def finish(
     spec: ModelSpec,
     settings: ExportSettings,
     layout: Layout,
+    prepared: Prepared,
     folder: Path,
     sources: Mapping[str, str],
     prompts: Mapping[str, Any] | None,
 ) -> None:
     """Everything but the graphs: tokenizers, schedules, licences, card, self-test and, last, qsched.json."""
     reports = {c.name: read_json(folder / c.name / LAYERS) for c in layout.components}
-    tokenizers = {name: write_tokenizer(spec, name, folder / name) for name in layout.tokenizers}
+    tokenizers = {name: prepared.tokenizers[name].write(folder / name) for name in layout.tokenizers}
     (folder / "scheduler").mkdir(exist_ok=True)
-    write_json(folder / "scheduler/scheduler_config.json", spec.scheduler_config())
-    write_json(folder / "model_index.json", model_index(spec, layout))
+    write_json(folder / "scheduler/scheduler_config.json", prepared.scheduler)
+    write_json(folder / "model_index.json", model_index(spec, layout, prepared.scheduler["_class_name"]))
     copy_licenses(spec, folder)
     if spec.recipe.layers and not settings.target:
         write_text(folder / PRECISION, allocation.as_toml(spec.recipe.layers))
@@ -347,7 +359,7 @@ def finish(
         {name: report["precision"] for name, report in reports.items()},
         {name: tuple(report["outputs"]) for name, report in reports.items()},
         tokenizers,
-        {steps: probe(spec.scheduler_config(), steps, layout.sampling) for steps in spec.recipe.steps},
+        prepared.schedules,
         provenance(spec, settings, sources, prompts),
     )
     write_text(folder / "README.md", model_card(spec, settings, raw))

@@ -1,8 +1,9 @@
 """A LoRA fused while weights stream: W + scale alpha / r B A for every tensor it targets, one tensor at a time.
 
-Keys are spelled as by diffusers and PEFT (`unet.<module>.lora_A.weight`, also `.lora.down.`, `_lora.down.` and with
-`base_model.model.`) or as by kohya (`lora_unet_<module>.lora_down.weight`, `lora_te_`, ...), in diffusers' names or
-the original SDXL code's. kohya's underscores cannot be undone, so the model's own names are flattened as well.
+Keys are spelled as by diffusers and PEFT (`unet.<module>.lora_A.weight`, also `.lora.down.`, `_lora.down.`, with
+`base_model.model.` or with the adapter's name, `lora_A.default.weight`) or as by kohya
+(`lora_unet_<module>.lora_down.weight`, `lora_te_`, ...), in diffusers' names or the original SDXL code's. kohya's
+underscores cannot be undone, so the model's own names are flattened as well.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ COMPONENTS |= {f"{name}.": name for name in ("transformer", *KOHYA.values())} | 
 KEY = re.compile(
     r"(?:unet\.(?=lora_unet_))?"  # save_lora_weights puts "unet." before kohya's names too
     rf"({'|'.join(map(re.escape, COMPONENTS))})(?:base_model\.model\.)?(.+?)"
-    r"(?:[._]lora(?:_linear_layer)?[._](A|B|down|up)\.weight|\.(alpha))"
+    r"(?:[._]lora(?:_linear_layer)?[._](A|B|down|up)(?:\.default(?:_\d+)?)?\.weight|\.(alpha))"
 )
 ROLES = {"A": "down", "B": "up"}
 FOREIGN = {"dora_scale": "DoRA", "lora_magnitude": "DoRA", "hada_": "LoHa", "lokr_": "LoKr", "lora_mid": "Tucker LoCon"}

@@ -24,8 +24,8 @@ class PromptSet:
         return self.prompts[:count]
 
     def record(self, count: int) -> dict[str, Any]:
-        """What provenance says of the first `count` prompts."""
-        return {"file": self.path.name, "sha256": self.sha256, "count": count}
+        """What provenance says of the first `count` prompts; raises PromptsError if there are fewer."""
+        return {"file": self.path.name, "sha256": self.sha256, "count": len(self.first(count))}
 
 
 def read_prompts(path: Path) -> PromptSet:

@@ -6,8 +6,11 @@ import copy
 import hashlib
 import inspect
 import json
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -32,15 +35,65 @@ PROBE = 4096  # values per probe: rounding errors of the float32 schedulers aver
 TOLERANCE = 2e-6
 
 
-def load_scheduler(config: dict[str, Any]) -> Any:
-    """The stock scheduler that a scheduler_config.json names."""
-    name = config.get("_class_name", "")
+def stock_config(
+    pipeline: str, config: Mapping[str, Any], chosen: str = "", settings: Mapping[str, Any] = MappingProxyType({})
+) -> dict[str, Any]:
+    """The configuration of the scheduler that diffusers samples with, complete, as diffusers would save it.
+
+    The stock class `pipeline` loads `config` (StableDiffusionPipeline mends old ones); then the class `chosen` takes
+    it over, with `settings`, as `from_config` does. Raises ScheduleError for a class or a setting that is unknown.
+    """
+    wanted = chosen or str(config["_class_name"])
+    check_settings(supported(wanted), settings)
+    with refused(f"{wanted} does not take the settings"):
+        scheduler = mended(pipeline, stock_class(str(config["_class_name"])).from_config(dict(config)))
+        if chosen or settings:
+            scheduler = supported(wanted).from_config(scheduler.config, **settings)
+    return json.loads(scheduler.to_json_string())
+
+
+def supported(name: str) -> Any:
+    """The stock class, if its steps can be tabulated."""
     if name not in SCHEDULERS:
         raise ScheduleError(unknown_name("scheduler", name, SCHEDULERS))
+    return stock_class(name)
+
+
+def stock_class(name: str) -> Any:
     torchvision_schema.declare()
     import diffusers
 
-    return getattr(diffusers, name).from_config(config)
+    if not hasattr(diffusers, name):
+        raise ScheduleError(f"diffusers has no scheduler {name!r}: the model's scheduler_config.json names it")
+    return getattr(diffusers, name)
+
+
+def mended(pipeline: str, scheduler: Any) -> Any:
+    """`scheduler` as the stock pipeline has it once it is loaded: without the rest of the model, and silently."""
+    kind = stock_class(pipeline)
+    parameters = inspect.signature(kind.__init__).parameters
+    parts = dict.fromkeys(n for n, p in parameters.items() if p.default is p.empty and n not in ("self", "kwargs"))
+    quiet = {"requires_safety_checker": False} if "requires_safety_checker" in parameters else {}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        return kind(**{**parts, **quiet, "scheduler": scheduler}).scheduler
+
+
+def check_settings(scheduler: Any, settings: Mapping[str, Any]) -> None:
+    """diffusers drops a setting that the class does not have; here it is an error."""
+    known = [name for name in inspect.signature(scheduler.__init__).parameters if name != "self"]
+    for name in settings:
+        if name not in known:
+            raise ScheduleError(unknown_name(f"setting of {scheduler.__name__}", name, known))
+
+
+@contextmanager
+def refused(what: str) -> Iterator[None]:
+    """Whatever diffusers raises for settings it cannot work with (often in its arithmetic), as a ScheduleError."""
+    try:
+        yield
+    except (ValueError, TypeError, RuntimeError, LookupError, ArithmeticError, AttributeError, ImportError) as error:
+        raise ScheduleError(f"{what}: {error}") from error
 
 
 @dataclass(frozen=True)
@@ -55,9 +108,16 @@ class Sampling:
 
 def probe(config: dict[str, Any], steps: int, sampling: Sampling = Sampling()) -> ScheduleTable:
     """The table of `steps` steps; raises ScheduleError for a scheduler that is not linear in (x, e, z)."""
-    scheduler = load_scheduler(config)
+    kind = supported(config.get("_class_name", ""))
+    with refused(f"{kind.__name__} has no schedule of {steps} steps"):
+        return tabulated(kind.from_config(config), steps, sampling)
+
+
+def tabulated(scheduler: Any, steps: int, sampling: Sampling) -> ScheduleTable:
     if scheduler.config.get("use_dynamic_shifting"):
         raise ScheduleError(f"{type(scheduler).__name__} shifts with the image size: turn off use_dynamic_shifting")
+    if steps > scheduler.config.num_train_timesteps:
+        raise ScheduleError(f"{steps} steps are more than the {scheduler.config.num_train_timesteps} of the training")
     if sampling.sigmas is None:
         scheduler.set_timesteps(steps)
     else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +14,15 @@ import numpy as np
 from qsched_edge.errors import WeightsError
 
 STEMS = ("diffusion_pytorch_model", "model")
+# today's name of a sharded variant's index, and those that earlier versions wrote
+INDEXES = (
+    "{stem}.safetensors.index{dot}.json",
+    "{stem}.safetensors{dot}.index.json",
+    "{stem}{dot}.safetensors.index.json",
+)
+# diffusers' AttentionBlock (VAEs of 2022) -> the Attention that replaced it, as ModelMixin renames it on load
+DEPRECATED = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
+DEPRECATED_KEY = re.compile(r"(.*\battentions\.\d+)\.(query|key|value|proj_attn)\.(weight|bias)")
 
 
 class WeightSource(Protocol):
@@ -27,21 +37,24 @@ class Weights(Mapping[str, np.ndarray]):
     """`weights[name]` reads one tensor as float32, `rows` a part of one.
 
     `prefixes` stand before the names in some files but not in the architecture (older text encoders: "text_model.");
-    `aliases` are other names of tensors that a model shares between layers. Files are opened for each read and closed
-    again: a mapping that stays open would keep every page it has touched in the process's memory.
+    `aliases` are other names of tensors that a model shares between layers. Attention layers are named as today,
+    whatever the file calls them. Files are opened for each read and closed again: a mapping that stays open would keep
+    every page it has touched in the process's memory.
     """
 
     def __init__(
         self, files: list[Path], prefixes: Sequence[str] = (), aliases: Mapping[str, str] | None = None
     ) -> None:
         self.prefixes, self.aliases = ("", *prefixes), dict(aliases or {})
-        self._files: dict[str, Path] = {}
+        self._files: dict[str, tuple[Path, str]] = {}  # name -> file and the key there
         self._shapes: dict[str, tuple[int, ...]] = {}
         for file in files:
             with opened(file) as shard:
                 for key in shard.keys():  # noqa: SIM118 (not a mapping)
-                    self._files[key] = file
-                    self._shapes[key] = tuple(shard.get_slice(key).get_shape())
+                    name = present_name(key)
+                    if name == key or name not in self._files:
+                        self._files[name] = file, key
+                        self._shapes[name] = tuple(shard.get_slice(key).get_shape())
 
     def __getitem__(self, name: str) -> np.ndarray:
         shape = self.shape(name)
@@ -61,17 +74,24 @@ class Weights(Mapping[str, np.ndarray]):
         return len(self._files)
 
     def _read(self, name: str, part: Any) -> np.ndarray:
-        key = self._key(name)
-        with opened(self._files[key]) as shard:
+        file, key = self._files[self._key(name)]
+        with opened(file) as shard:
             return shard.get_slice(key)[part].float().numpy().copy()
 
     def _key(self, name: str) -> str:
         for known in (name, self.aliases.get(name, name)):
-            for key in (prefix + known for prefix in self.prefixes):
-                if key in self._files:
-                    return key
-        files = ", ".join(sorted({f.name for f in self._files.values()}))
+            for prefix in self.prefixes:
+                for key in (prefix + known, known.removeprefix(prefix)):
+                    if key in self._files:
+                        return key
+        files = ", ".join(sorted({file.name for file, _ in self._files.values()}))
         raise WeightsError(f"no tensor {name!r} in {files}: the files do not fit the configuration")
+
+
+def present_name(key: str) -> str:
+    """The name that today's architecture has for a checkpoint's key."""
+    match = DEPRECATED_KEY.fullmatch(key)
+    return f"{match[1]}.{DEPRECATED[match[2]]}.{match[3]}" if match else key
 
 
 @contextmanager
@@ -90,11 +110,20 @@ def weight_files(folder: Path, variant: str = "") -> list[Path]:
     """The safetensors files of one component's folder, whole or sharded; those of `variant` ("fp16") come first."""
     for stem in STEMS:
         for dot in dict.fromkeys((f".{variant}" if variant else "", "", ".fp16")):
-            index = folder / f"{stem}.safetensors.index{dot}.json"
             single = folder / f"{stem}{dot}.safetensors"
             if single.is_file():
                 return [single]
-            if index.is_file():
-                names = sorted(set(json.loads(index.read_text())["weight_map"].values()))
-                return [folder / name for name in names]
+            for name in INDEXES:
+                if (index := folder / name.format(stem=stem, dot=dot)).is_file():
+                    return shards(index)
     raise WeightsError(f"{folder} has no {STEMS[0]}.safetensors or {STEMS[1]}.safetensors: only safetensors are read")
+
+
+def shards(index: Path) -> list[Path]:
+    """The files that an index names; WeightsError if it is none."""
+    try:
+        return [
+            index.parent / name for name in sorted(set(json.loads(index.read_text("utf-8"))["weight_map"].values()))
+        ]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise WeightsError(f"{index} is no index of shards ({error!r}): download it again") from error

@@ -1,5 +1,6 @@
 """The command line: one line per error, exit codes, interruption by a real signal."""
 
+import os
 import resource
 import shutil
 import signal
@@ -63,6 +64,27 @@ def test_empty_prompt_file_is_one_line(bundles: dict[int, Path], recipe: Path, t
     (tmp_path / "empty.txt").write_text("")
     line = fails("calibrate", bundles[4], "--model", recipe, "--prompts", tmp_path / "empty.txt")
     assert "has no prompts" in line
+
+
+def test_recipes_of_another_type_are_one_line(recipe: Path, tmp_path: Path) -> None:
+    bad = tmp_path / "bad.toml"
+    bad.write_text(recipe.read_text().replace("steps = [4, 2]", "steps = 4"))
+    assert "bad.toml: steps = 4: Input should be a valid array" in fails("export", "-m", bad, "-o", tmp_path / "x")
+    assert list(tmp_path.iterdir()) == [bad]
+
+
+def test_text_that_is_no_utf8_is_one_line(bundles: dict[int, Path], recipe: Path, tmp_path: Path) -> None:
+    argument = os.fsdecode(b"a caf\xe9")  # Latin-1, as another terminal may send it
+    assert "prompt 'a caf\\udce9' is not UTF-8" in fails("run", bundles[4], "-p", argument, "-o", tmp_path / "a.png")
+    assert "is not UTF-8" in fails(
+        "run", bundles[4], "-p", "x", "--negative-prompt", argument, "-o", tmp_path / "a.png"
+    )
+    prompts = tmp_path / "prompts.txt"
+    prompts.write_bytes(b"a caf\xe9\n")
+    assert "is not UTF-8 text (byte 5)" in fails("calibrate", bundles[4], "-m", recipe, "--prompts", prompts)
+    observed = ("--method", "gptq", "--calib-prompts", prompts, "-o", tmp_path / "x")
+    assert "is not UTF-8 text (byte 5)" in fails("export", "-m", recipe, *observed)
+    assert list(tmp_path.iterdir()) == [prompts]
 
 
 def test_usage_errors_exit_with_2() -> None:

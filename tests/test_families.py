@@ -107,8 +107,9 @@ def stock_pipeline(spec: ModelSpec):  # type: ignore[no-untyped-def]
     import diffusers
 
     pipeline = diffusers.DiffusionPipeline.from_pretrained(spec.folder, safety_checker=None)
-    config = spec.scheduler_config()
-    pipeline.scheduler = getattr(diffusers, config["_class_name"]).from_config(config)
+    chosen = getattr(diffusers, spec.recipe.scheduler or type(pipeline.scheduler).__name__)
+    if spec.recipe.scheduler or spec.recipe.scheduler_settings:
+        pipeline.scheduler = chosen.from_config(pipeline.scheduler.config, **spec.recipe.scheduler_settings)
     if spec.recipe.lora:
         pipeline.load_lora_weights(spec.recipe.folder, weight_name=spec.recipe.lora)
         pipeline.fuse_lora(lora_scale=spec.recipe.lora_scale)

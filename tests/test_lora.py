@@ -208,6 +208,25 @@ def test_styles_that_diffusers_cannot_load_are_the_same_lora(
     assert all(np.array_equal(plain[name], other[name]) for name in plain)
 
 
+@pytest.mark.parametrize("prefix", ["", "unet.", "base_model.model."])
+@pytest.mark.parametrize("adapter", ["default", "default_0"])
+def test_an_adapter_named_in_memory_is_the_same_lora(
+    prefix: str, adapter: str, models: dict[str, Path], tmp_path: Path
+) -> None:
+    """PEFT names the adapter in a model's state dict and leaves the name out of the files it writes."""
+    from peft import LoraConfig
+
+    network = unet("sd15")
+    network.add_adapter(LoraConfig(r=RANK, target_modules=list(ATTENTION), init_lora_weights=False), adapter)
+    trained = {f"{prefix}{key}": tensor for key, tensor in network.state_dict().items() if ".lora_" in key}
+    assert all(f".{adapter}.weight" in key for key in trained)
+    plain = {key.replace(f".{adapter}.", "."): tensor for key, tensor in trained.items()}
+    expected, found = (fused(models["sd15"], written(tmp_path, tensors)) for tensors in (plain, trained))
+    before = state(models["sd15"])
+    assert any(not np.array_equal(found[name], before[name].numpy()) for name in found)
+    assert all(np.array_equal(expected[name], found[name]) for name in found)
+
+
 def original_name(module: str) -> str:
     """The name of a diffusers module in the original SDXL code, for two resnets in each block."""
     renames = {

@@ -1,5 +1,8 @@
 """Schedule tables against the stock schedulers' own trajectories; the laws of the coefficients."""
 
+import json
+from pathlib import Path
+
 import diffusers
 import numpy as np
 import pytest
@@ -11,7 +14,7 @@ from qsched_runtime.noise import TorchNoise
 
 from qsched_edge.errors import ScheduleError
 from qsched_edge.recipes import Recipe, read_recipe, recipe_names
-from qsched_edge.schedule import Sampling, fingerprint, probe
+from qsched_edge.schedule import Sampling, fingerprint, probe, stock_config
 
 BETAS = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "steps_offset": 1}
 CASES = [
@@ -38,6 +41,13 @@ PUBLISHED = {  # the scheduler_config.json of each checkpoint
     "SimianLuo/LCM_Dreamshaper_v7": {**BETAS, "original_inference_steps": 50, "_class_name": "LCMScheduler"},
     "black-forest-labs/FLUX.1-schnell": {"shift": 1.0, "_class_name": "FlowMatchEulerDiscreteScheduler"},
 }  # fmt: skip
+PIPELINE = {  # the others are StableDiffusionPipeline
+    "../models/emoji": "LatentConsistencyModelPipeline",
+    "SimianLuo/LCM_Dreamshaper_v7": "LatentConsistencyModelPipeline",
+    "stabilityai/sdxl-turbo": "StableDiffusionXLPipeline",
+    "stabilityai/stable-diffusion-xl-base-1.0": "StableDiffusionXLPipeline",
+    "black-forest-labs/FLUX.1-schnell": "FluxPipeline",
+}
 RECIPES = [read_recipe(path) for path in recipe_names().values()]
 SHAPE = (1, 4, 8, 8)
 ETA = 0.3
@@ -87,9 +97,14 @@ def test_table_gives_the_stock_trajectory(name: str, settings: dict, steps: int)
     ids=lambda v: getattr(v, "name", v),
 )
 def test_every_recipe_samples_as_its_stock_scheduler(recipe: Recipe, steps: int) -> None:
-    config = recipe.overridden(PUBLISHED[recipe.source])
-    scheduler = getattr(diffusers, config["_class_name"]).from_config(config)
-    flow = "FlowMatch" in config["_class_name"]
+    published = PUBLISHED[recipe.source]
+    scheduler = getattr(diffusers, published["_class_name"]).from_config(published)
+    if recipe.scheduler or recipe.scheduler_settings:
+        chosen = getattr(diffusers, recipe.scheduler or published["_class_name"])
+        scheduler = chosen.from_config(scheduler.config, **recipe.scheduler_settings)
+    flow = isinstance(scheduler, diffusers.FlowMatchEulerDiscreteScheduler)
+    pipeline = PIPELINE.get(recipe.source, "StableDiffusionPipeline")
+    config = stock_config(pipeline, published, recipe.scheduler, recipe.scheduler_settings)
     asked = {"sigmas": np.linspace(1.0, 1 / steps, steps)} if flow else {"num_inference_steps": steps}
     sampling = Sampling(lambda n: np.linspace(1.0, 1 / n, n)) if flow else Sampling(eta=recipe.eta)
     stock, table = stock_trajectory(scheduler, recipe.eta, **asked), probe(config, steps, sampling)
@@ -107,6 +122,75 @@ def test_nonlinear_settings_are_refused_by_name(setting: str) -> None:
 def test_an_unsupported_scheduler_is_refused_by_name() -> None:
     with pytest.raises(ScheduleError, match="unknown scheduler 'PNDMScheduler'"):
         probe({"_class_name": "PNDMScheduler"}, 4)
+
+
+OLD = {**BETAS, "steps_offset": 0, "timestep_spacing": "leading", "_diffusers_version": "0.6.0"}
+FILES = [  # scheduler_config.json as early releases wrote it, the class and the settings of a recipe
+    ({**OLD, "_class_name": "EulerDiscreteScheduler"}, "", {}),
+    ({**OLD, "_class_name": "DDIMScheduler", "clip_sample": False}, "", {}),
+    ({**OLD, "_class_name": "DDIMScheduler", "clip_sample": True}, "", {}),
+    ({**BETAS, "_class_name": "DDIMScheduler"}, "", {}),
+    ({**OLD, "_class_name": "PNDMScheduler"}, "EulerDiscreteScheduler", {}),
+    ({"beta_end": 0.012, "_class_name": "PNDMScheduler"}, "EulerDiscreteScheduler", {"timestep_spacing": "leading"}),
+    ({**OLD, "_class_name": "DDIMScheduler", "clip_sample": True}, "DDIMScheduler", {"steps_offset": 0}),
+    ({**OLD, "_class_name": "PNDMScheduler"}, "LCMScheduler", {"original_inference_steps": 20}),
+]
+
+
+@pytest.mark.parametrize("pipeline", ["StableDiffusionPipeline", "LatentConsistencyModelPipeline"])
+@pytest.mark.parametrize(("file", "chosen", "changes"), FILES)
+def test_old_files_sample_as_the_stock_pipeline_loads_them(
+    pipeline: str,
+    file: dict,
+    chosen: str,
+    changes: dict,
+    tmp_path: Path,
+    recwarn: pytest.WarningsRecorder,
+) -> None:
+    stock = scheduler_of_the_stock_pipeline(pipeline, file, tmp_path)
+    if chosen or changes:
+        stock = getattr(diffusers, chosen).from_config(stock.config, **changes)
+    recwarn.clear()
+    config = stock_config(pipeline, file, chosen, changes)
+    assert not recwarn, "what the stock pipeline says of the file is not repeated"
+    if stock.config.get("clip_sample"):
+        with pytest.raises(ScheduleError, match="turn off clip_sample"):
+            probe(config, 4)
+        return
+    ours = table_trajectory(probe(config, 4, Sampling(eta=ETA)))
+    theirs = stock_trajectory(stock, num_inference_steps=4)
+    assert np.abs(ours - theirs).max() <= 1e-5 * np.abs(theirs).max()
+
+
+def scheduler_of_the_stock_pipeline(pipeline: str, file: dict, folder: Path):  # type: ignore[no-untyped-def]
+    """from_pretrained on a folder that holds the scheduler and nothing else."""
+    (folder / "scheduler").mkdir()
+    (folder / "scheduler/scheduler_config.json").write_text(json.dumps(file))
+    index = {"_class_name": pipeline, "scheduler": ["diffusers", file["_class_name"]]}
+    (folder / "model_index.json").write_text(json.dumps(index))
+    absent = dict.fromkeys(["vae", "text_encoder", "tokenizer", "unet", "safety_checker", "feature_extractor"])
+    return getattr(diffusers, pipeline).from_pretrained(folder, **absent).scheduler
+
+
+def test_a_setting_that_the_scheduler_lacks_is_refused_by_name() -> None:
+    file = {**BETAS, "_class_name": "EulerDiscreteScheduler"}
+    with pytest.raises(ScheduleError, match="'timestep_spacin': did you mean 'timestep_spacing'"):
+        stock_config("StableDiffusionPipeline", file, settings={"timestep_spacin": "trailing"})
+    with pytest.raises(ScheduleError, match=r"EulerDiscreteScheduler.* trailin is not supported"):
+        probe({**file, "timestep_spacing": "trailin"}, 4)
+    with pytest.raises(ScheduleError, match=r"EulerDiscreteScheduler.*cosine"):
+        stock_config("StableDiffusionPipeline", file, settings={"beta_schedule": "cosine"})
+
+
+def test_a_file_that_names_no_scheduler_of_diffusers_is_refused() -> None:
+    with pytest.raises(ScheduleError, match="diffusers has no scheduler 'MyScheduler'"):
+        stock_config("StableDiffusionPipeline", {"_class_name": "MyScheduler"}, "LCMScheduler")
+
+
+@pytest.mark.parametrize(("name", "steps"), [("LCMScheduler", 60), ("EulerDiscreteScheduler", 1001)])
+def test_more_steps_than_there_are_timesteps_are_refused(name: str, steps: int) -> None:
+    with pytest.raises(ScheduleError, match=str(steps)):
+        probe(config_of(name, BETAS), steps)
 
 
 def table_of(a: np.ndarray, b: np.ndarray, c: np.ndarray) -> ScheduleTable:

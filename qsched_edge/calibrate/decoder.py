@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from qsched_runtime.manifest import LatentSpec
 
 from qsched_edge.recipes import read_json
+from qsched_edge.weights import Weights, weight_files
 
 if TYPE_CHECKING:
     import torch
@@ -24,8 +25,10 @@ class Decoder:
         import diffusers
         import torch
 
-        kind = read_json(folder / "config.json").get("_class_name", "AutoencoderTiny")
-        vae = getattr(diffusers, kind).from_pretrained(folder, torch_dtype=torch.float32, local_files_only=True)
+        config = read_json(folder / "config.json")
+        kind = config.get("_class_name", "AutoencoderTiny")
+        vae, weights = getattr(diffusers, kind).from_config(config), Weights(weight_files(folder))
+        vae.load_state_dict({name: torch.from_numpy(weights[name]) for name in vae.state_dict()})
         self.vae, self.latents = vae.to(device).eval().requires_grad_(False), latents
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:

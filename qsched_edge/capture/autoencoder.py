@@ -13,8 +13,8 @@ CLASSES = ("AutoencoderKL", "AutoencoderTiny")
 
 
 def pixels_per_latent(config: dict[str, Any]) -> int:
-    blocks = config.get("block_out_channels") or config["decoder_block_out_channels"]  # AutoencoderTiny's older files
-    return int(2 ** (len(blocks) - 1))
+    tiny = config["_class_name"] == "AutoencoderTiny"
+    return int(2 ** (len(config["decoder_block_out_channels" if tiny else "block_out_channels"]) - 1))
 
 
 def capture_decoder(config: dict[str, Any]) -> Captured:

@@ -23,7 +23,7 @@ def capture_flux(config: dict[str, Any], sequence_length: int) -> Captured:
         Port("img_ids", (patches, 3)),
         Port("txt_ids", (sequence_length, 3)),
     ]
-    if config.get("guidance_embeds"):
+    if config["guidance_embeds"]:
         inputs.append(Port("guidance", (BATCH,)))
     return capture(lambda: wrapped(config), inputs, ["out_hidden_states"])
 

@@ -22,10 +22,10 @@ def capture_unet(config: dict[str, Any], sequence_length: int) -> Captured:
     model embeds its guidance timestep_cond [B, time_cond_proj_dim]; for SDXL text_embeds [B, P] and time_ids [B, 6]."""
     multiple, extra = multiple_of(config), []
     side = max(8, 2 * multiple)  # the deepest level must be traced with more than one position: torch fixes ones
-    if config.get("addition_embed_type") == "text_time":
+    if config["addition_embed_type"] == "text_time":
         pooled = config["projection_class_embeddings_input_dim"] - TIME_IDS * config["addition_time_embed_dim"]
         extra += [Port("text_embeds", (BATCH, pooled)), Port("time_ids", (BATCH, TIME_IDS))]
-    if config.get("time_cond_proj_dim"):
+    if config["time_cond_proj_dim"]:
         extra.append(Port("timestep_cond", (BATCH, config["time_cond_proj_dim"])))
     inputs = [
         Port("sample", (BATCH, config["in_channels"], Axis("height", side, multiple), Axis("width", side, multiple))),

@@ -23,13 +23,14 @@ CLASSES = {
 }
 PATCH = 2
 DEFAULT_SIZE = 128  # latents of FluxPipeline.default_sample_size
+DEFAULT_LENGTH = 512  # max_sequence_length of FluxPipeline.__call__
 
 
 def layout(spec: ModelSpec, choices: Choices) -> Layout:
     """The transformer sees the timestep in 0..1 and patches of 2 x 2 latents with their positions."""
     check_classes(spec, CLASSES)
-    config, length = spec.config("transformer"), spec.recipe.sequence_length
-    guided = bool(config.get("guidance_embeds"))
+    config, length = spec.config("transformer"), spec.recipe.sequence_length or DEFAULT_LENGTH
+    guided = bool(config["guidance_embeds"])
     inputs = {
         "hidden_states": "latents",
         "encoder_hidden_states": {"outputs": ["text_encoder_2.last_hidden_state"]},
@@ -45,7 +46,8 @@ def layout(spec: ModelSpec, choices: Choices) -> Layout:
         spec.part("text_encoder_2"),
         partial(t5.capture_t5, spec.config("text_encoder_2"), length),
         {"input_ids": {"tokenizer": "tokenizer_2"}},
-        aliases={"encoder.embed_tokens.weight": "shared.weight"},
+        prefixes=("transformer.",),
+        aliases={"encoder.embed_tokens.weight": "shared.weight", "shared.weight": "encoder.embed_tokens.weight"},
     )
     backbone = ComponentPlan(
         "transformer", "transformer", spec.part("transformer"), partial(flux.capture_flux, config, length), inputs
@@ -61,6 +63,7 @@ def layout(spec: ModelSpec, choices: Choices) -> Layout:
         tokenizers=("tokenizer", "tokenizer_2"),
         latents=latent_spec(spec, choices, channels, DEFAULT_SIZE, PATCH, PATCH),
         guidance=Guidance("embedded" if guided else "none", spec.recipe.guidance),
+        sequence_length=length,
         sampling=Sampling(sigmas=lambda n: np.linspace(1.0, 1 / n, n), timestep_scale=1 / 1000),
         strength_rounds_up=True,
     )  # fmt: skip

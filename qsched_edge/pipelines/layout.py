@@ -33,8 +33,11 @@ class ComponentPlan:
 
 @dataclass(frozen=True)
 class Layout:
-    """All components in the order they run, tokenizer folders, latents and guidance; `strength_rounds_up`: whether the
-    fraction of a step that a strength leaves is taken when sampling starts from a picture."""
+    """All components in the order they run, tokenizer folders, latents and guidance.
+
+    `sequence_length` tokens are what a tokenizer without a length of its own (T5's) is asked for; `strength_rounds_up`:
+    whether the fraction of a step that a strength leaves is taken when sampling starts from a picture.
+    """
 
     components: tuple[ComponentPlan, ...]
     backbone: str
@@ -43,5 +46,6 @@ class Layout:
     tokenizers: tuple[str, ...]
     latents: LatentSpec
     guidance: Guidance
+    sequence_length: int = 0
     sampling: Sampling = field(default_factory=Sampling)
     strength_rounds_up: bool = False

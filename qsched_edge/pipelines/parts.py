@@ -36,7 +36,7 @@ def choices_of(manifest: Manifest) -> Choices:
 def check_classes(spec: ModelSpec, expected: Mapping[str, tuple[str, ...]]) -> None:
     """Refuse a component of a class that nobody captures, by name, with what is supported."""
     for component, classes in expected.items():
-        found = spec.index.get(component, [None, None])[1]
+        found = spec.class_of(component)
         if found not in classes:
             raise RecipeError(f"{spec.folder}: its {component} is a {found}: supported here: {', '.join(classes)}")
 
@@ -50,7 +50,7 @@ def clip_plan(spec: ModelSpec, name: str, tokenizer: str, hidden_states: bool = 
         spec.part(name),
         partial(clip_text.capture_clip_text, config, length, hidden_states),
         {"input_ids": {"tokenizer": tokenizer}},
-        prefixes=("text_model.",),
+        prefixes=("text_model.", "clip."),
     )
 
 
@@ -68,24 +68,37 @@ def autoencoder_plans(spec: ModelSpec, choices: Choices) -> tuple[ComponentPlan,
 def autoencoder_of(spec: ModelSpec, choices: Choices) -> tuple[Path, dict[str, Any]]:
     """Folder and configuration of the model's own autoencoder, or of the recipe's tiny one."""
     if choices.decoder == "full":
-        return spec.part("vae"), spec.config("vae")
+        return spec.part("vae"), plainly_scaled(spec, spec.config("vae"))
     if not spec.recipe.tiny_decoder:
         raise RecipeError(f"recipe {spec.recipe.name} names no tiny_decoder: add the folder of an AutoencoderTiny")
     folder = spec.locate(spec.recipe.tiny_decoder)
-    return folder, {"_class_name": "AutoencoderTiny", **spec.read_config(folder)}
+    return folder, spec.read_config(folder, "AutoencoderTiny")
+
+
+def plainly_scaled(spec: ModelSpec, config: dict[str, Any]) -> dict[str, Any]:
+    """`config`, or RecipeError if its latents have a mean and deviation for each channel: a bundle has one number."""
+    found = [key for key in ("latents_mean", "latents_std") if config.get(key) is not None]
+    if found:
+        raise RecipeError(
+            f"{spec.part('vae')}: its configuration sets {' and '.join(found)}, which bundles do not hold: "
+            "name an autoencoder without them in the recipe's [parts], or give --decoder tiny"
+        )
+    return config
 
 
 def latent_spec(
-    spec: ModelSpec, choices: Choices, channels: int, size: int, multiple_of: int, patch: int
+    spec: ModelSpec, choices: Choices, channels: int, size: int | list[int], multiple_of: int, patch: int
 ) -> LatentSpec:
-    """Scaling of the autoencoder that ships: tiny ones take the latents as they are."""
+    """Scaling of the autoencoder that ships: tiny ones take the latents as they are. `size` is the default height and
+    width of latents, one number or two."""
     _, config = autoencoder_of(spec, choices)
+    height, width = (size, size) if isinstance(size, int) else size
     return LatentSpec(
         channels=channels,
-        height=spec.recipe.height // autoencoder.pixels_per_latent(config) if spec.recipe.height else size,
-        width=spec.recipe.width // autoencoder.pixels_per_latent(config) if spec.recipe.width else size,
-        scaling_factor=config.get("scaling_factor") or 1.0,
-        shift_factor=config.get("shift_factor") or 0.0,
+        height=spec.recipe.height // autoencoder.pixels_per_latent(config) if spec.recipe.height else height,
+        width=spec.recipe.width // autoencoder.pixels_per_latent(config) if spec.recipe.width else width,
+        scaling_factor=config["scaling_factor"],
+        shift_factor=config["shift_factor"] or 0.0,  # AutoencoderKL's default is None
         pixels_per_latent=autoencoder.pixels_per_latent(config),
         multiple_of=multiple_of,
         patch=patch,

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
+from typing import Any
 
 from qsched_runtime.manifest import Guidance
 
@@ -18,13 +20,14 @@ CLASSES = {
     "text_encoder": ("CLIPTextModel",),
     "tokenizer": ("CLIPTokenizer", "CLIPTokenizerFast"),
 }
+DEFAULT_SIZE = 64  # latents: StableDiffusionPipeline's for networks of diffusers before 0.9 that say less
 
 
 def layout(spec: ModelSpec, choices: Choices) -> Layout:
     check_classes(spec, CLASSES)
     config, text = spec.config("unet"), clip_plan(spec, "text_encoder", "tokenizer")
     length = spec.config("text_encoder")["max_position_embeddings"]
-    condition = config.get("time_cond_proj_dim")
+    size, condition = default_size(spec, config), config["time_cond_proj_dim"]
     inputs = {
         "sample": "latents",
         "timestep": "timestep",
@@ -38,7 +41,14 @@ def layout(spec: ModelSpec, choices: Choices) -> Layout:
         decoder="vae_decoder",
         encoder="vae_encoder" if choices.encoder else None,
         tokenizers=("tokenizer",),
-        latents=latent_spec(spec, choices, config["in_channels"], config["sample_size"], unet.multiple_of(config), 0),
+        latents=latent_spec(spec, choices, config["in_channels"], size, unet.multiple_of(config), 0),
         guidance=Guidance("embedded" if condition else "classifier-free", spec.recipe.guidance),
         sampling=Sampling(eta=spec.recipe.eta),
     )
+
+
+def default_size(spec: ModelSpec, config: Mapping[str, Any]) -> int | list[int]:
+    """Latents of the default picture; early files of SD1 say 32, which StableDiffusionPipeline does not believe."""
+    size = config["sample_size"] or DEFAULT_SIZE
+    early = spec.pipeline == "StableDiffusionPipeline" and spec.written_by("unet") < (0, 9)
+    return max(size, DEFAULT_SIZE) if early and isinstance(size, int) else size

@@ -21,6 +21,8 @@ CLASSES = {
     "tokenizer_2": ("CLIPTokenizer", "CLIPTokenizerFast"),
 }
 
+DEFAULT_SIZE = 128  # latents of StableDiffusionXLPipeline.default_sample_size
+
 
 def layout(spec: ModelSpec, choices: Choices) -> Layout:
     """The U-Net reads both encoders' last but one hidden states, side by side."""
@@ -28,7 +30,7 @@ def layout(spec: ModelSpec, choices: Choices) -> Layout:
     config, encoders = spec.config("unet"), ("text_encoder", "text_encoder_2")
     penultimate = [f"{name}.hidden_states.{spec.config(name)['num_hidden_layers'] - 1}" for name in encoders]
     length = spec.config("text_encoder")["max_position_embeddings"]
-    condition = config.get("time_cond_proj_dim")
+    condition = config["time_cond_proj_dim"]
     inputs = {
         "sample": "latents",
         "timestep": "timestep",
@@ -42,6 +44,7 @@ def layout(spec: ModelSpec, choices: Choices) -> Layout:
         clip_plan(spec, "text_encoder", "tokenizer", hidden_states=True),
         clip_plan(spec, "text_encoder_2", "tokenizer_2", hidden_states=True),
     )
+    size = config["sample_size"] or DEFAULT_SIZE
     kind = "embedded" if condition else "classifier-free"
     zeros = bool(spec.index.get("force_zeros_for_empty_prompt", True))
     return Layout(
@@ -50,7 +53,7 @@ def layout(spec: ModelSpec, choices: Choices) -> Layout:
         decoder="vae_decoder",
         encoder="vae_encoder" if choices.encoder else None,
         tokenizers=("tokenizer", "tokenizer_2"),
-        latents=latent_spec(spec, choices, config["in_channels"], config["sample_size"], unet.multiple_of(config), 0),
+        latents=latent_spec(spec, choices, config["in_channels"], size, unet.multiple_of(config), 0),
         guidance=Guidance(kind, spec.recipe.guidance, zero_empty_negative=zeros),
         sampling=Sampling(eta=spec.recipe.eta),
     )
