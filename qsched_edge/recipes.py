@@ -173,7 +173,7 @@ def read_recipe(path: Path) -> Recipe:
 def read_layers(path: Path) -> dict[str, int]:
     """The table `layers` of a precision map: "component.weight" -> bits."""
     table = read_toml(path, "precision map")
-    if set(table) != {"layers"} or not isinstance(table["layers"], dict):
+    if set(table) != {"layers"}:
         raise RecipeError(f"precision map {path} must hold one table, [layers]; it has {', '.join(table) or 'none'}")
     layers = typed(dict[str, int], table["layers"], f"precision map {path}")
     check_widths(layers.values(), Recipe.group_size, f"precision map {path}")
