@@ -16,6 +16,7 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+import onnx_ir as ir
 
 from benchmarks.remembered import captures_remembered
 from qsched_edge.export import ExportSettings, export, weights_of
@@ -54,7 +55,7 @@ class Backbone:
         layout, settings = layout_of(spec, ExportSettings().choices), ExportSettings()
         (plan,) = (c for c in layout.components if c.name == layout.backbone)
         schemes = partial(scheme_of, settings, spec, plan.name)
-        return cls(plan.name, weights_of(spec, plan), *sensitivity.candidates_of(graph, schemes))
+        return cls(plan.name, weights_of(spec, plan), *sensitivity.candidates_of(ir.load(graph).graph, schemes))
 
 
 def scheme_of(settings: ExportSettings, spec: ModelSpec, component: str, weight: str, bits: int) -> Scheme:

@@ -126,6 +126,7 @@ def left(report: Report) -> str:
 
 
 def figures(report: Report) -> str:
+    assert report.difference is not None  # no memory limit was given
     return f"{report.ratio:.2f} | {report.difference.relative:.1e}, {report.difference.sqnr:.1f} dB"
 
 

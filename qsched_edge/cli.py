@@ -350,7 +350,7 @@ def load(module: str, extra: str) -> Any:
 
 
 def show(value: Any, as_json: bool, text: str) -> None:
-    print(json.dumps(value, indent=1, ensure_ascii=False) if as_json else text)
+    print(json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) if as_json else text)
 
 
 class Interrupted(BaseException):

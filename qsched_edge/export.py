@@ -12,6 +12,7 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
+import onnx_ir as ir
 from qsched_runtime import manifest as manifests
 from qsched_runtime.manifest import NAME, sha256
 from qsched_runtime.schedule import ScheduleTable
@@ -42,7 +43,7 @@ from qsched_edge.weights import Weights, weight_files
 
 LAYERS = "quantization.json"
 UNPACKED = 2  # a running bundle takes about this many times its files
-PRECISION = "precision.toml"
+PRECISION, TARGET = "precision.toml", "target.txt"
 TRACES = ("reference", "feeds", "moments", "sensitivity")  # parts of the staging folder that no bundle holds
 
 
@@ -123,17 +124,22 @@ def export(
     refuse_existing(output, force)
     layout = layout_of(spec, settings.choices)
     prepared = prepare(spec, settings, layout)
+    if settings.target:
+        check_target(spec, settings, layout, settings.target)
     prompts = settings.calibration.prompt_set(spec) if settings.observes else None
     watched = prompts.record(settings.calibration.count) if prompts else None
     sources = lora_sources(spec, layout) | source_hashes(spec, layout)
     arguments = {
         "recipe": repr(spec.recipe),
-        "settings": repr(replace(settings, ram=RamLimit())),
+        "settings": repr(replace(settings, ram=RamLimit(), target=None)),
+        "mixed": settings.target is not None,
         "sources": sources,
         "versions": versions(),
         "prompts": watched,
     }
     with Staging(output, arguments, force) as staging:
+        if settings.target:
+            forget_other_target(staging.folder, layout.backbone, settings.target)
         if prompts and not all((staging.folder / c.name).exists() for c in layout.components):
             observation = observation or observed(spec, settings, layout, prompts, staging, quiet)
             choose_precision(spec, settings, layout, observation, staging.folder, quiet)
@@ -146,6 +152,7 @@ def export(
                 write = partial(write_whole, spec, plan, settings, observation)
             staging.part(plan.name, write)
         staging.drop(name for name in TRACES if (staging.folder / name).exists())
+        (staging.folder / TARGET).unlink(missing_ok=True)
         finish(spec, settings, layout, prepared, staging.folder, sources, watched)
     return output
 
@@ -156,6 +163,33 @@ def prepare(spec: ModelSpec, settings: ExportSettings, layout: Layout) -> Prepar
     scheduler = spec.scheduler_config()
     schedules = {steps: probe(scheduler, steps, layout.sampling) for steps in spec.recipe.steps}
     return Prepared(scheduler, schedules, load_tokenizers(spec, layout))
+
+
+def check_target(spec: ModelSpec, settings: ExportSettings, layout: Layout, target: allocation.Target) -> None:
+    """Raise QuantizeError for a target that no choice of widths reaches, before anything is observed."""
+    (plan,) = (c for c in layout.components if c.name == layout.backbone)
+    candidates, fixed, fp16 = candidates_of(spec, settings, plan.name, captured_of(plan).model.graph)
+    sizes = [[sensitivity.bytes_of(c, scheme) for scheme in c.schemes] for c in candidates]
+    allocation.budget_of(sizes, fixed, target, fp16)
+
+
+def candidates_of(
+    spec: ModelSpec, settings: ExportSettings, component: str, graph: ir.Graph
+) -> tuple[list[sensitivity.Candidate], int, int]:
+    """`sensitivity.candidates_of` with the schemes that the recipe allows."""
+    return sensitivity.candidates_of(
+        graph, lambda weight, bits: settings.scheme(spec.recipe, component, weight, bits=bits)
+    )
+
+
+def forget_other_target(folder: Path, backbone: str, target: allocation.Target) -> None:
+    """What was observed serves any target; the widths and the backbone of an interrupted run serve their own."""
+    noted = folder / TARGET
+    if not noted.is_file() or noted.read_text() != repr(target):
+        (folder / PRECISION).unlink(missing_ok=True)
+        for name in (backbone, f".{backbone}.partial"):
+            shutil.rmtree(folder / name, ignore_errors=True)
+        write_text(noted, repr(target))
 
 
 def check_weights(layers: Mapping[str, int], component: str, known: list[str]) -> None:
@@ -196,9 +230,7 @@ def choose_precision(
     name, recipe = layout.backbone, spec.recipe
     (plan,) = (c for c in layout.components if c.name == name)
     graph, weights = observation.graph(name), weights_of(spec, plan)
-    candidates, fixed, fp16 = sensitivity.candidates_of(
-        graph, lambda weight, bits: settings.scheme(recipe, name, weight, bits=bits)
-    )
+    candidates, fixed, fp16 = candidates_of(spec, settings, name, ir.load(graph).graph)
     journal = Journal(folder / "sensitivity", "sensitivity")
     with progress.bar(f"{name} sensitivity", len(candidates), "weights", quiet) as advance:
         options = sensitivity.sensitivities(

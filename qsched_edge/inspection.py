@@ -32,6 +32,7 @@ INTEGER_READERS = {
     "MatMulIntegerToFloat": ("linear", 1, (3, 5)),
     "DequantizeLinear": ("", 0, (1, 2)),
 }
+DEFAULT_BITS = {"MatMulNBits": 4, "GatherBlockQuantized": 4}  # where the attribute is missing
 FLOAT_READERS = {
     ("Conv", 1): "conv", ("ConvTranspose", 1): "conv", ("MatMul", 1): "linear", ("MatMul", 0): "linear",
     ("Gemm", 1): "linear", ("Gather", 0): "embedding",
@@ -175,7 +176,7 @@ def integer_weights(node: ir.Node, counted: set[ir.Value]) -> Iterator[Weight]:
     parts = [source_of(v) for v in (*given, wanted_shape(node)) if v is not None]
     sizes = [t.nbytes for part in parts if part not in counted and (t := tensor_of(part)) is not None]
     counted.update((value, *parts))
-    bits = node.attributes.get_int("bits", 0) or tensor.dtype.bitwidth
+    bits = node.attributes.get_int("bits", DEFAULT_BITS.get(node.op_type, tensor.dtype.bitwidth))
     kind = kind or kind_behind(node.outputs[0])
     precision = f"W{bits}A{8 if rounds_activations(node) else 16}"
     name = str(value.name).removesuffix("_q").removesuffix("_quantized")

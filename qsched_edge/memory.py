@@ -57,8 +57,8 @@ class RamLimit:
         room = self.limit - peak_bytes()
         if room < SMALLEST_ROOM:
             raise QuantizeError(
-                f"--max-ram {self.limit / 2**20:.0f}M leaves no room: capturing the graph took "
-                f"{peak_bytes() / 2**20:.0f} MiB; give {(peak_bytes() + SMALLEST_ROOM) / 2**20:.0f}M or more"
+                f"--max-ram {self.limit / 2**20:.0f}M leaves no room: the process has taken "
+                f"{peak_bytes() / 2**20:.0f} MiB so far; give {(peak_bytes() + SMALLEST_ROOM) / 2**20:.0f}M or more"
             )
         return min(LARGEST_CHUNK, room // BYTES_PER_VALUE)
 

@@ -9,18 +9,18 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import onnx_ir as ir
 from qsched_runtime.manifest import sha256
 
 from qsched_edge import progress
 from qsched_edge.errors import QuantizeError
 from qsched_edge.memory import RamLimit
-from qsched_edge.quantize.compare import Difference, compare
+from qsched_edge.quantize.compare import Difference, compare, read_inputs
 from qsched_edge.quantize.emit import CONTRIB
-from qsched_edge.quantize.foreign import Left, Prepared, prepare, read_graph
-from qsched_edge.quantize.graph_weights import external_files
+from qsched_edge.quantize.foreign import Left, Prepared, prepare
+from qsched_edge.quantize.graph_weights import external_files, raw_bytes
 from qsched_edge.quantize.methods import entry
+from qsched_edge.quantize.reading import read_graph
 from qsched_edge.quantize.resident import Resident, resident_if_large
 from qsched_edge.quantize.rewrite import Layer, replace_weights
 from qsched_edge.quantize.scheme import Scheme
@@ -28,6 +28,9 @@ from qsched_edge.quantize.store import INLINE_BYTES, Packed, TensorStore
 from qsched_edge.staging import StagedGraph
 
 ONE_FILE = 2**23  # bytes of data up to which the output is one file: onnxruntime copies such data, and maps a data file
+
+RUNNING = 2  # a running graph takes about this many times its files
+NOT_MEASURED = "error  not measured: --max-ram leaves no room to run the graphs, which takes about twice their bytes"
 
 
 @dataclass(frozen=True)
@@ -42,49 +45,41 @@ class Settings:
     def __post_init__(self) -> None:
         if not entry(self.scheme.method).blind:
             raise QuantizeError(f"method {self.scheme.method} observes a model's sampler: use mse or rtn for a graph")
+        if self.seed < 0:
+            raise QuantizeError(f"--seed {self.seed}: give 0 or more")
 
 
 @dataclass(frozen=True)
 class Report:
-    """What was quantized, what was left and why, bytes before and after, and how far the outputs moved."""
+    """What was quantized, what was left and why, bytes before and after, and how far the outputs moved.
+
+    `difference` and `memory` are None where the memory limit leaves no room to run the graphs, `memory` also for a
+    small graph.
+    """
 
     layers: list[Layer]
     left: list[Left]
     opset: tuple[int, int]
     bytes: tuple[int, int]
-    difference: Difference
+    difference: Difference | None
     memory: Resident | None
 
     @property
     def ratio(self) -> float:
         return self.bytes[0] / self.bytes[1]
 
-    @property
-    def unmoved(self) -> bool:
-        """Not one output differs: the branch that was run may not read the weights at all."""
-        return self.difference.max_abs == 0
-
     def json(self) -> dict[str, Any]:
         memory = {} if self.memory is None else {**asdict(self.memory), "ratio": round(self.memory.ratio, 2)}
-        sqnr = None if self.unmoved else round(self.difference.sqnr, 2)
-        difference = {**asdict(self.difference), "sqnr_db": sqnr}
+        difference = self.difference.json() if self.difference else None
         return {**asdict(self), "ratio": round(self.ratio, 3), "difference": difference, "memory": memory}
 
     def text(self) -> str:
         before, after = self.bytes
-        d = self.difference
         lines = [*quantized_lines(self.layers), *left_lines(self.left)]
         if self.opset[0] != self.opset[1]:
             lines.append(f"opset {self.opset[0]} became {self.opset[1]}")
-        lines += [
-            f"size   {before:,} -> {after:,} bytes, {self.ratio:.2f} times smaller",
-            f"error  relative {d.relative:.3e}, SQNR {d.sqnr:.1f} dB, max abs {d.max_abs:.3e}"
-            f" over {d.outputs:,} outputs; inputs: {d.inputs}",
-        ]
-        if self.unmoved:
-            lines.append("       not one output differs: these inputs may not reach the weights; give --inputs")
-        if d.equal < 1:
-            lines.append(f"       {d.equal:.1%} of the integer outputs are equal")
+        lines.append(f"size   {before:,} -> {after:,} bytes, {self.ratio:.2f} times smaller")
+        lines += self.difference.lines() if self.difference else [NOT_MEASURED]
         return "\n".join([*lines, self.memory.line] if self.memory else lines)
 
 
@@ -100,17 +95,21 @@ def quantize(graph: Path, output: Path, settings: Settings, force: bool = False,
         if target.resolve() in files:
             raise QuantizeError(f"{target} belongs to the input: choose another output")
     opset, before = model.opset_imports[""], sum(file.stat().st_size for file in files)
-    arguments = {"graph": sha256(graph), "scheme": repr(settings.scheme), "bytes": before}
-    with StagedGraph(output, arguments, force) as staging:
-        prepared = prepare(model, settings.scheme)
-        if not prepared.names:
-            reasons = "; ".join(sorted({left.reason for left in prepared.left})) or "it has no weights"
-            raise QuantizeError(f"nothing in {graph} can be quantized: {reasons}")
+    arguments = {"files": {str(file): sha256(file) for file in sorted(files)}, "scheme": repr(settings.scheme)}
+    staging = StagedGraph(output, arguments, force)
+    if settings.inputs is not None:
+        read_inputs(settings.inputs, [str(value.name) for value in model.graph.inputs])
+    prepared = prepare(model, settings.scheme)
+    if not prepared.names:
+        reasons = "; ".join(sorted({left.reason for left in prepared.left})) or "it has no weights"
+        raise QuantizeError(f"nothing in {graph} can be quantized: {reasons}")
+    with staging:
         staged = staging.folder / output.name
         layers = write(prepared, settings, staged, quiet)
-        found = compare(graph, staged, settings.inputs, settings.seed)
         after = sum(f.stat().st_size for f in staging.folder.glob(f"{output.name}*"))
-        memory = resident_if_large(staged)
+        room = settings.ram.limit is None or settings.ram.holds(RUNNING * max(before, after))
+        found = compare(graph, staged, settings.inputs, settings.seed) if room else None
+        memory = resident_if_large(staged) if room else None
     opsets = (opset, prepared.model.opset_imports[""])
     return Report(layers, prepared.left, opsets, (before, after), found, memory)
 
@@ -160,8 +159,7 @@ def from_store(tensor: ir.TensorProtocol, store: TensorStore) -> bool:
 
 
 def raw(name: str, tensor: ir.TensorProtocol) -> Packed:
-    data = np.frombuffer(tensor.tobytes(), np.uint8)
-    return Packed(name, data, tensor.dtype.name, tuple(int(d) for d in tensor.shape.numpy()))
+    return Packed(name, raw_bytes(tensor), tensor.dtype.name, tuple(int(d) for d in tensor.shape.numpy()))
 
 
 def quantized_lines(layers: Iterable[Layer]) -> list[str]:

@@ -13,7 +13,7 @@ from typing import Any
 
 from qsched_edge.errors import OutputExistsError, QSchedError
 
-STAMP = "stage.json"
+STAMP, JOURNAL = "stage.json", "journal.jsonl"
 
 
 def write_bytes(path: Path, data: bytes) -> None:
@@ -107,9 +107,17 @@ class StagedGraph(Staging):
     """The same for a graph file and the data file beside it: `output` and `output`_data."""
 
     def __init__(self, output: Path, arguments: Mapping[str, Any], force: bool) -> None:
+        if output.is_dir():
+            raise OutputExistsError(f"{output} is a folder: name a graph file in it")
         self.data = output.with_name(f"{output.name}_data")
         refuse_existing(self.data, force)
         super().__init__(output, arguments, force)
+
+    def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
+        """A run that was refused leaves nothing, unless the same command with other settings could go on from it."""
+        super().__exit__(kind, *rest)
+        if kind is not None and issubclass(kind, QSchedError) and not (self.folder / JOURNAL).exists():
+            shutil.rmtree(self.folder)
 
     def publish(self) -> None:
         """The graph goes first and comes last: a graph never stands beside another one's data."""

@@ -8,11 +8,18 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from conftest import cli
 from graphs import model, normal, operators, restored, run, saved, with_weights
 from onnx import TensorProto, helper, numpy_helper
 
 from qsched_edge.errors import OutputExistsError, QuantizeError, WeightsError
+from qsched_edge.memory import RamLimit
+from qsched_edge.quantize import rewrite
+from qsched_edge.quantize.encode import WeightRows
+from qsched_edge.quantize.graph_weights import GraphWeights
+from qsched_edge.quantize.reading import read_graph
 from qsched_edge.quantize.scheme import Scheme
+from qsched_edge.quantize.store import Packed
 from qsched_edge.quantize_graph import Report, Settings, quantize
 
 W4 = Scheme(4, 32)
@@ -20,6 +27,7 @@ N = helper.make_node
 
 
 def convert(proto: onnx.ModelProto, folder: Path, scheme: Scheme = W4) -> tuple[Path, Report]:
+    folder.mkdir(exist_ok=True)
     output = folder / "out.onnx"
     report = quantize(saved(proto, folder / "in.onnx"), output, Settings(scheme), quiet=True)
     return output, report
@@ -257,7 +265,7 @@ def test_external_data_is_read_from_the_graphs_own_folder_only(tmp_path: Path) -
         quantize(moved, tmp_path / "inner/out.onnx", Settings(W4), quiet=True)
     moved.write_bytes(graph.read_bytes())
     (tmp_path / "inner/weights.bin").symlink_to(tmp_path / "weights.bin")
-    with pytest.raises(WeightsError, match="symbolic link"):
+    with pytest.raises(WeightsError, match="symbolic link: refused, copy the folder"):
         quantize(moved, tmp_path / "inner/out.onnx", Settings(W4), quiet=True)
     (tmp_path / "inner/weights.bin").unlink()
     (tmp_path / "inner/weights.bin").write_bytes(b"short")
@@ -312,6 +320,37 @@ def test_an_interrupted_run_leaves_no_output_and_goes_on(tmp_path: Path, monkeyp
     assert not list(tmp_path.glob(".*"))
 
 
+def test_a_run_interrupted_before_other_weights_came_starts_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same graph file and as many bytes, but other values in the data file."""
+    weights = {"w": normal(48, 48), "v": normal(48, 48, seed=1)}
+    proto = model(
+        [N("MatMul", ["x", "w"], ["h"]), N("MatMul", ["h", "v"], ["y"])], {"x": ("float32", [3, 48])}, weights
+    )
+    graph, output = tmp_path / "in.onnx", tmp_path / "out.onnx"
+    onnx.save(with_weights(proto, {}), graph, save_as_external_data=True, location="weights.bin", size_threshold=0)
+    before, real, made = graph.read_bytes(), rewrite.ENCODERS["linear"], []
+
+    def stops_at_the_second(rows: WeightRows, scheme: Scheme) -> list[Packed]:
+        made.append(rows.name)
+        if len(made) == 2:
+            raise KeyboardInterrupt
+        return real(rows, scheme)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setitem(rewrite.ENCODERS, "linear", stops_at_the_second)
+        quantize(graph, output, Settings(W4), quiet=True)
+    others = {name: array + np.float32(0.05) for name, array in weights.items()}
+    (tmp_path / "weights.bin").unlink()
+    onnx.save(with_weights(proto, others), graph, save_as_external_data=True, location="weights.bin", size_threshold=0)
+    assert graph.read_bytes() == before
+    quantize(graph, output, Settings(W4), quiet=True)
+    exact = with_weights(proto, {name: restored(array.T, W4).T for name, array in others.items()})
+    x = normal(3, 48, seed=2)
+    np.testing.assert_allclose(run(output, {"x": x}), run(exact, {"x": x}), atol=1e-5)
+
+
 def test_sixteen_bits_halve_every_large_float(tmp_path: Path) -> None:
     proto = model([N("MatMul", ["x", "w"], ["y"])], {"x": ("float32", ["n", 48])}, {"w": KN})
     output, report = convert(proto, tmp_path, Scheme(16))
@@ -353,6 +392,273 @@ def test_an_error_of_exactly_zero_is_not_taken_for_quality(tmp_path: Path) -> No
     _, report = convert(linear(nodes, KN, nothing=np.zeros(1, np.float32)), tmp_path)
     assert "not one output differs" in report.text()
     assert json.loads(json.dumps(report.json(), allow_nan=False))["difference"]["sqnr_db"] is None
+
+
+def with_output(proto: onnx.ModelProto, name: str, kind: int) -> onnx.ModelProto:
+    proto.graph.output.append(helper.make_tensor_value_info(name, kind, None))
+    return proto
+
+
+def test_outputs_whose_size_depends_on_the_data_are_compared_one_by_one(tmp_path: Path) -> None:
+    """NonZero finds other places in 2 bits: such outputs count as different, the others are measured all the same."""
+    nodes = [
+        N("MatMul", ["x", "w"], ["y"]), N("Greater", ["y", "z"], ["b"]), N("NonZero", ["b"], ["places"]),
+        N("Transpose", ["places"], ["t"]), N("GatherND", ["y", "t"], ["chosen"]),
+    ]  # fmt: skip
+    proto = with_output(linear(nodes, KN, z=np.float32(0.05).reshape(())), "places", TensorProto.INT64)
+    proto = with_output(proto, "chosen", TensorProto.FLOAT)
+    x = normal(8, 48, seed=9)
+    np.savez(tmp_path / "inputs.npz", x=x)
+    scheme = Scheme(2, 32)
+    graph = saved(proto, tmp_path / "in.onnx")
+    report = quantize(graph, tmp_path / "out.onnx", Settings(scheme, tmp_path / "inputs.npz"), quiet=True)
+    y, other = x.astype(np.float64) @ KN, x.astype(np.float64) @ restored(KN.T, scheme).T
+    sizes = [int((values > 0.05).sum()) for values in (y, other)]
+    assert sizes[0] != sizes[1]
+    difference = report.difference
+    assert difference.outputs == y.size
+    assert difference.relative == pytest.approx(np.linalg.norm(y - other) / np.linalg.norm(y), rel=1e-3)
+    assert difference.equal == 0
+    assert f"places has shape (2, {sizes[1]}) instead of (2, {sizes[0]}): it counts as different" in report.text()
+    assert len(report.json()["difference"]["reshaped"]) == 2
+
+
+def test_a_graph_with_integer_outputs_only_says_how_many_are_equal(tmp_path: Path) -> None:
+    nodes = [N("MatMul", ["x", "w"], ["p"]), N("ArgMax", ["p"], ["y"], axis=1)]
+    proto = linear(nodes, KN)
+    proto.graph.output[0].type.tensor_type.elem_type = TensorProto.INT64
+    x = normal(64, 48, seed=9)
+    np.savez(tmp_path / "inputs.npz", x=x)
+    graph = saved(proto, tmp_path / "in.onnx")
+    report = quantize(graph, tmp_path / "out.onnx", Settings(Scheme(2), tmp_path / "inputs.npz"), quiet=True)
+    equal = np.mean((x @ KN).argmax(axis=1) == (x @ restored(KN.T, Scheme(2)).T).argmax(axis=1))
+    assert 0 < equal < 1
+    assert report.difference.equal == pytest.approx(equal)
+    assert "not one output differs" not in report.text()
+    assert "no float output can be compared" in report.text()
+    assert json.loads(json.dumps(report.json(), allow_nan=False))["difference"]["relative"] is None
+
+
+def test_outputs_that_are_not_finite_are_no_proof_of_equality(tmp_path: Path) -> None:
+    graph = saved(linear(N("MatMul", ["x", "w"], ["y"]), KN), tmp_path / "in.onnx")
+    np.savez(tmp_path / "nan.npz", x=np.full((2, 48), np.nan, np.float32))
+    report = quantize(graph, tmp_path / "out.onnx", Settings(W4, tmp_path / "nan.npz"), quiet=True)
+    assert "not one output differs" not in report.text()
+    assert "80 values of the original's outputs are not finite" in report.text()
+
+
+def test_an_infinite_relative_error_is_null_in_json(tmp_path: Path) -> None:
+    nodes = [N("MatMul", ["x", "w"], ["a"]), N("Einsum", ["x", "v"], ["b"], equation="ij,jk->ik"),
+             N("Sub", ["a", "b"], ["d"]), N("Mul", ["d", "big"], ["e"]), N("Round", ["e"], ["y"])]  # fmt: skip
+    weights = {"v": KN, "big": np.full(1, 50, np.float32)}
+    graph = saved(linear(nodes, KN, **weights), tmp_path / "in.onnx")
+    done = cli("quantize", graph, "-o", tmp_path / "out.onnx", "--bits", 2, "--json", "--quiet")
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout, parse_constant=lambda text: pytest.fail(text))["difference"]
+    assert found["relative"] is None
+    assert found["max_abs"] > 0
+
+
+def many_layers(folder: Path) -> Path:
+    """24 linear layers of 1 MiB, both ways round, in external data."""
+    weights = {f"w{i}": normal(512, 512, seed=i) for i in range(24)}
+    nodes = [N("Gemm", [f"x{i}" if i else "x", f"w{i}"], [f"x{i + 1}"], transB=i % 2) for i in range(24)]
+    proto = model([*nodes, N("Identity", ["x24"], ["y"])], {"x": ("float32", ["n", 512])}, weights)
+    onnx.save(proto, folder / "in.onnx", save_as_external_data=True, location="weights.bin")
+    return folder / "in.onnx"
+
+
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="Linux says what is mapped")
+def test_external_data_does_not_stay_in_memory(tmp_path: Path) -> None:
+    graph = read_graph(many_layers(tmp_path))
+    weights = GraphWeights()
+    for i in range(24):
+        weights.add(f"w{i}", graph.graph.initializers[f"w{i}"].const_value, transposed=not i % 2)
+    for i in range(24):
+        exact = normal(512, 512, seed=i) if i % 2 else normal(512, 512, seed=i).T
+        for part in (slice(0, 512), slice(100, 233)):
+            assert (weights.rows(f"w{i}", part.start, part.stop) == exact[part]).all()
+    mapped = [line for line in Path("/proc/self/maps").read_text().splitlines() if str(tmp_path) in line]
+    assert mapped == []
+
+
+def test_a_memory_limit_without_room_to_run_leaves_the_error_unmeasured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    graph, limit = many_layers(tmp_path), 4 * 2**30
+    monkeypatch.setattr("qsched_edge.memory.peak_bytes", lambda: limit - 2**26)
+    found = quantize(graph, tmp_path / "a.onnx", Settings(W4, ram=RamLimit(limit)), quiet=True)
+    assert found.difference is not None
+    monkeypatch.setattr("qsched_edge.quantize_graph.RUNNING", 4)
+    found = quantize(graph, tmp_path / "b.onnx", Settings(W4, ram=RamLimit(limit)), quiet=True)
+    assert found.difference is None
+    assert "not measured: --max-ram leaves no room" in found.text()
+    assert found.json()["difference"] is None
+    assert (tmp_path / "a.onnx").read_bytes() == (tmp_path / "b.onnx").read_bytes()
+
+
+def test_what_a_method_imports_counts_before_the_room_that_is_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    events: list[str] = []
+    monkeypatch.setattr("qsched_edge.quantize.rewrite.method", lambda name: events.append(name))
+    monkeypatch.setattr(RamLimit, "chunk", lambda self: events.append("room") or 2**20)
+    quantize(external(tmp_path), tmp_path / "out.onnx", Settings(W4), quiet=True)
+    assert events == ["rtn", "room"]
+
+
+FAR = {"the most negative number": np.finfo(np.float32).min, "minus infinity": -np.inf}
+
+
+@pytest.mark.parametrize("case", FAR)
+@pytest.mark.parametrize("bits", [4, 16])
+def test_a_causal_mask_stays_and_the_weights_go(case: str, bits: int, tmp_path: Path) -> None:
+    mask = np.triu(np.full((48, 48), FAR[case], np.float32), 1)
+    nodes = [N("MatMul", ["x", "w"], ["p"]), N("Add", ["p", "mask"], ["s"]), N("Softmax", ["s"], ["y"])]
+    proto = model(nodes, {"x": ("float32", [48, 48])}, {"w": normal(48, 48), "mask": mask})
+    output, report = convert(proto, tmp_path, Scheme(bits))
+    assert [layer.name for layer in report.layers] == ["w"]
+    if bits == 16:
+        wanted = "holds values that are not finite" if np.isinf(FAR[case]) else "beyond float16's range"
+        assert [(left.name, left.reason) for left in report.left] == [("mask", wanted)]
+    exact = restored(normal(48, 48).T, Scheme(4)).T if bits == 4 else normal(48, 48).astype(np.float16)
+    x = normal(48, 48, seed=1)
+    np.testing.assert_allclose(run(output, {"x": x}), run(with_weights(proto, {"w": exact}), {"x": x}), atol=1e-6)
+
+
+@pytest.mark.parametrize("outside", [False, True], ids=["inside", "external"])
+def test_a_weight_that_the_scheme_cannot_hold_stays(outside: bool, tmp_path: Path) -> None:
+    broken, huge, tiny = normal(48, 48), normal(48, 48), normal(48, 48) * np.float32(1e-8)
+    broken[7, 5], huge[3, 3] = np.nan, 1e7
+    weights = {"broken": broken, "huge": huge, "tiny": tiny, "good": normal(48, 48)}
+    nodes = [N("MatMul", ["x", name], [f"{name}_out"]) for name in weights]
+    proto = model([*nodes, N("Identity", ["good_out"], ["y"])], {"x": ("float32", ["n", 48])}, weights)
+    for name in ("tiny_out", "huge_out"):
+        with_output(proto, name, TensorProto.FLOAT)
+    options = {"save_as_external_data": True, "location": "w.bin", "size_threshold": 0} if outside else {}
+    onnx.save(proto, tmp_path / "in.onnx", **options)
+    report = quantize(tmp_path / "in.onnx", tmp_path / "out.onnx", Settings(Scheme(8, 64)), quiet=True)
+    assert [layer.name for layer in report.layers] == ["huge", "good"]
+    reasons = {left.name: left.reason for left in report.left}
+    assert reasons == {"broken": "holds values that are not finite", "tiny": "too small for float16 scales"}
+    huge[3, 3] = 1e9
+    proto = model([N("MatMul", ["x", "huge"], ["h"]), N("MatMul", ["h", "good"], ["y"])],
+                  {"x": ("float32", ["n", 48])}, {"huge": huge, "good": weights["good"]})  # fmt: skip
+    _, report = convert(proto, tmp_path / "again", Scheme(8, 64))
+    assert [(left.name, left.reason) for left in report.left] == [("huge", "too large for float16 scales")]
+
+
+def test_a_weight_that_would_grow_stays(tmp_path: Path) -> None:
+    """One input for each output: a block of 16 values for each value."""
+    weights = {"thin": normal(1, 2048), "thick": normal(2048, 48)}
+    nodes = [N("MatMul", ["x", "thin"], ["h"]), N("MatMul", ["h", "thick"], ["y"])]
+    _, report = convert(model(nodes, {"x": ("float32", ["n", 1])}, weights), tmp_path, Scheme(4))
+    assert [layer.name for layer in report.layers] == ["thick"]
+    assert [(left.name, left.reason) for left in report.left] == [("thin", "would take more bytes")]
+
+
+@pytest.mark.parametrize("opset", [13, 17, 18])
+def test_float16_convolutions_by_channel_are_lifted_to_opset_19(opset: int, tmp_path: Path) -> None:
+    weight = normal(32, 16, 3, 3, dtype="float16")
+    proto = model([N("Conv", ["x", "w"], ["y"])], {"x": ("float16", [1, 16, 6, 6])}, {"w": weight}, opset, "float16")
+    scheme = Scheme(8, 0)
+    output, report = convert(proto, tmp_path, scheme)
+    assert report.opset == (opset, 19)
+    x = normal(1, 16, 6, 6, seed=3, dtype="float16")
+    exact = with_weights(proto, {"w": restored(weight.astype(np.float32), scheme)})
+    np.testing.assert_allclose(
+        run(output, {"x": x}).astype(np.float32), run(exact, {"x": x}).astype(np.float32), atol=2e-3
+    )
+
+
+def broken_inputs(folder: Path) -> dict[str, Path]:
+    x = normal(5, 48, seed=9)
+    np.save(folder / "array.npy", x)
+    np.savez_compressed(folder / "whole.npz", x=x)
+    data = (folder / "whole.npz").read_bytes()
+    (folder / "cut.npz").write_bytes(data[: len(data) // 2])
+    (folder / "damaged.npz").write_bytes(data[:200] + bytes(b ^ 255 for b in data[200:210]) + data[210:])
+    (folder / "empty.npz").write_bytes(b"")
+    (folder / "noise.npz").write_bytes(b"noise")
+    return {name: folder / name for name in ("array.npy", "cut.npz", "damaged.npz", "empty.npz", "noise.npz")}
+
+
+def test_inputs_that_cannot_be_read_are_one_line_before_anything_is_quantized(tmp_path: Path) -> None:
+    graph = saved(linear(N("MatMul", ["x", "w"], ["y"]), KN), tmp_path / "in.onnx")
+    (tmp_path / "given").mkdir()
+    for path in broken_inputs(tmp_path / "given").values():
+        with pytest.raises(QuantizeError, match=r"cannot be read as .npz"):
+            quantize(graph, tmp_path / "out.onnx", Settings(W4, path), quiet=True)
+    with pytest.raises(QuantizeError, match="--seed -1"):
+        Settings(W4, seed=-1)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["given", "in.onnx"]
+
+
+def test_a_refused_run_leaves_nothing(tmp_path: Path) -> None:
+    graph = saved(linear(N("MatMul", ["x", "w"], ["y"]), KN), tmp_path / "in.onnx")
+    np.savez(tmp_path / "thin.npz", x=normal(5, 47))
+    with pytest.raises(QuantizeError, match="does not run on"):
+        quantize(graph, tmp_path / "out.onnx", Settings(W4, tmp_path / "thin.npz"), quiet=True)
+    with pytest.raises(QuantizeError, match="nothing in"):
+        convert(model([N("Relu", ["x"], ["y"])], {"x": ("float32", [3])}, {}), tmp_path)
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(OutputExistsError, match="is a folder"):
+        quantize(graph, tmp_path / "folder", Settings(W4), force=True, quiet=True)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["folder", "in.onnx", "thin.npz"]
+
+
+@pytest.mark.parametrize("nodes_too", [False, True])
+def test_the_default_domain_may_be_called_by_its_name(nodes_too: bool, tmp_path: Path) -> None:
+    nodes = [N("Conv", ["x", "w"], ["y"], domain="ai.onnx" if nodes_too else "")]
+    proto = model(nodes, {"x": ("float32", [1, 16, 9])}, {"w": normal(32, 16, 3)})
+    proto.opset_import[0].domain = "ai.onnx"
+    output, report = convert(proto, tmp_path)
+    assert report.opset == (17, 21)
+    exact, x = with_weights(proto, {"w": restored(normal(32, 16, 3), W4)}), normal(1, 16, 9, seed=1)
+    np.testing.assert_allclose(run(output, {"x": x}), run(exact, {"x": x}), atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["linear", "conv"])
+def test_what_16_bits_wrote_goes_to_4(kind: str, tmp_path: Path) -> None:
+    """The same integers as those of the float16 values, through the Cast; what stays keeps its Cast."""
+    weight = normal(48, 48, seed=3) if kind == "linear" else normal(48, 48, 3)
+    node = N("MatMul", ["x", "w"], ["p"]) if kind == "linear" else N("Conv", ["x", "w"], ["p"])
+    shape = [48, 48] if kind == "linear" else [1, 48, 50]
+    proto = model([node, N("Add", ["p", "c"], ["y"])], {"x": ("float32", shape)}, {"w": weight, "c": normal(48, 48)})
+    first, _ = convert(proto, tmp_path, Scheme(16))
+    report = quantize(first, tmp_path / "w4.onnx", Settings(W4), quiet=True)
+    assert [(layer.name, layer.kind, layer.precision) for layer in report.layers] == [("w", kind, "W4A16")]
+    assert {left.name: left.dtype for left in report.left} == {"c": "FLOAT16"}
+    halves = weight.astype(np.float16).astype(np.float32)
+    exact = restored(halves.T, W4).T if kind == "linear" else restored(halves, W4)
+    values = {"w": exact, "c": normal(48, 48).astype(np.float16)}
+    x = normal(*shape, seed=1)
+    expected = run(with_weights(proto, values), {"x": x})
+    np.testing.assert_allclose(run(tmp_path / "w4.onnx", {"x": x}), expected, atol=1e-5)
+    again = quantize(first, tmp_path / "w16.onnx", Settings(W4), quiet=True)
+    assert again.bytes[0] == first.stat().st_size
+
+
+def test_weights_that_are_outputs_say_so(tmp_path: Path) -> None:
+    def reasons(proto: onnx.ModelProto, bits: int) -> list[str]:
+        _, report = convert(proto, tmp_path / f"{len(proto.graph.node)}{bits}", Scheme(bits, 32))
+        return [left.reason for left in report.left if left.name == "w"]
+
+    nodes = [N("MatMul", ["x", "w"], ["p"]), N("MatMul", ["x", "v"], ["q"]), N("Add", ["p", "q"], ["y"])]
+    shown = with_output(linear(nodes, normal(48, 48), v=normal(48, 48)), "w", TensorProto.FLOAT)
+    assert reasons(shown, 4) == reasons(shown, 16) == ["an output of the graph"]
+    nodes = [N("Transpose", ["w"], ["t"]), N("MatMul", ["x", "t"], ["p"]), *nodes[1:]]
+    turned = with_output(linear(nodes, normal(48, 48), v=normal(48, 48)), "t", TensorProto.FLOAT)
+    assert reasons(turned, 4) == ["an output of the graph"]
+
+
+def test_sparse_initializers_are_refused_by_name(tmp_path: Path) -> None:
+    proto = linear([N("MatMul", ["x", "w"], ["p"]), N("MatMul", ["x", "s"], ["q"]), N("Add", ["p", "q"], ["y"])], KN)
+    values, places = numpy_helper.from_array(normal(9), "s"), np.arange(9) * 7
+    sparse = helper.make_sparse_tensor(values, numpy_helper.from_array(places, "places"), [48, 40])
+    proto.graph.sparse_initializer.append(sparse)
+    with pytest.raises(QuantizeError, match="sparse initializers, which are not read: s"):
+        convert(proto, tmp_path)
 
 
 def test_a_convolution_of_opset_11_is_lifted(tmp_path: Path) -> None:

@@ -83,6 +83,19 @@ def test_graphs_that_others_quantized_are_understood(tmp_path: Path) -> None:
     assert found["m"] == ("linear", "W8A8", 30 * 40)
 
 
+def test_bits_that_are_not_given_are_four(graph: Path) -> None:
+    output = graph.with_name("out.onnx")
+    quantize(graph, output, Settings(Scheme(4)), quiet=True)
+    proto = onnx.load(output)
+    for node in proto.graph.node:
+        for attribute in [a for a in node.attribute if a.name == "bits"]:
+            node.attribute.remove(attribute)
+    found = {
+        w.name: (w.precision, w.bits) for w in inspect(saved(proto, graph.with_name("bare.onnx"))).graphs[0].weights
+    }
+    assert found["w"] == found["table"] == ("W4A16", 4)
+
+
 def test_a_bundle_is_summed_over_its_components(bundles: dict[int, Path]) -> None:
     found = inspect(bundles[4]).json()
     assert [g["name"] for g in found["graphs"]] == list(manifests.read(bundles[4]).components)

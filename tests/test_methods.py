@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from qsched_edge.errors import QuantizeError
 from qsched_edge.quantize.methods import METHODS, method
 from qsched_edge.quantize.moments import DAMPING, Moments, output_error, upper_factor_of_inverse
-from qsched_edge.quantize.neural_compressor import round_to_nearest
+from qsched_edge.quantize.neural_compressor import quant_tensor, round_to_nearest
 from qsched_edge.quantize.scale_search import least_squared_error
 from qsched_edge.quantize.scheme import QuantizedMatrix, Scheme
 
@@ -148,3 +148,32 @@ def test_gptq_refuses_what_it_cannot_use() -> None:
         method("gptq")(weights(2, 32, 0), Scheme(), None)
     with pytest.raises(QuantizeError, match="moments of 16 inputs do not fit a weight of 32 columns"):
         method("gptq")(weights(2, 32, 0), Scheme(), Moments((np.eye(16, dtype=np.float32),)))
+
+
+@pytest.mark.parametrize("name", ["rtn", "mse"])
+@pytest.mark.parametrize("bits", [4, 8])
+@pytest.mark.parametrize("symmetric", [False, True])
+def test_weights_with_subnormal_scales_lose_no_more_than_others(name: str, bits: int, symmetric: bool) -> None:
+    """float16 holds such scales with a few digits only: the integers are those for the scale that is stored."""
+    scheme, weight = Scheme(bits, 64, symmetric), weights(32, 256, 0)
+
+    def noise(factor: float) -> float:
+        scaled = (weight * np.float32(factor)).astype(np.float32)
+        found = method(name)(scaled, scheme, None)
+        assert found.scale.dtype == np.float16
+        return float(np.linalg.norm(found.dequantize() - scaled) / np.linalg.norm(scaled))
+
+    for factor in (1e-3, 1e-4, 1e-5):
+        assert noise(factor) < 1.25 * noise(1.0)
+
+
+@pytest.mark.parametrize("symmetric", [False, True])
+def test_ordinary_scales_are_those_of_neural_compressor(symmetric: bool) -> None:
+    scheme, weight = Scheme(4, 64, symmetric), weights(16, 128, 3)
+    with_zero = np.concatenate([weight.reshape(-1, 64), np.zeros((32, 1), np.float32)], axis=1)
+    q, scale, zero = quant_tensor()(with_zero, 4, 65, "sym" if symmetric else "asym", dtype="uint")
+    found = round_to_nearest(weight, scheme)
+    assert scale.min() > 2**-14
+    assert (found.q == q[:, :64].reshape(16, 128)).all()
+    assert (found.scale == scale.astype(np.float16).reshape(16, 2)).all()
+    assert (found.zero == zero.reshape(16, 2)).all()

@@ -2,10 +2,12 @@
 
 import itertools
 import json
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import onnx_ir as ir
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -17,7 +19,7 @@ from qsched_edge.errors import QuantizeError, RecipeError
 from qsched_edge.export import Calibration, ExportSettings, export, target_of
 from qsched_edge.journal import Journal
 from qsched_edge.memory import RamLimit
-from qsched_edge.observe import accumulate
+from qsched_edge.observe import accumulate, sensitivity
 from qsched_edge.observe.accumulate import MomentsFolder, block_widths, observe, rounds
 from qsched_edge.observe.allocation import Option, Target, allocate
 from qsched_edge.observe.sensitivity import Backbone, candidates_of, sensitivities
@@ -152,6 +154,21 @@ def test_widths_are_the_best_of_all_combinations(sizes: list[list[tuple[int, flo
     assert sum(o.error for o in picked) == pytest.approx(min(sum(o.error for o in c) for c in fitting), abs=1e-5)
 
 
+@pytest.mark.parametrize("budget", [1_000_009, 1_000_010, 1_000_019])
+def test_the_budget_holds_to_the_byte(budget: int) -> None:
+    """HiGHS takes one millionth more for equal."""
+    options = {"a": [Option(4, 500_000, 1.0), Option(8, 1_000_000, 0.0)], "b": [Option(4, 10, 1.0), Option(8, 20, 0.5)]}
+    chosen = allocate(options, 0, Target(budget), 2_000_000)
+    assert sum(next(o.bytes for o in options[n] if o.bits == bits) for n, bits in chosen.items()) <= budget
+    assert chosen["a"] == (4 if budget == 1_000_009 else 8)
+
+
+def test_no_choice_and_no_number_are_no_crash() -> None:
+    assert allocate({}, 10, Target(100), 10) == {}
+    with pytest.raises(QuantizeError, match="not finite with w in 4 bits"):
+        allocate({"w": [Option(4, 5, float("nan"))]}, 0, Target(10), 20)
+
+
 def test_targets_are_one_number() -> None:
     assert target_of(None, None) is None
     assert Target(ratio=4.0).budget(1000) == 250
@@ -159,6 +176,9 @@ def test_targets_are_one_number() -> None:
         target_of(1, 2.0)
     with pytest.raises(QuantizeError, match="above zero"):
         target_of(None, -1.0)
+    for size, ratio in ((0, None), (-5, None), (None, 0.0), (None, float("inf")), (None, float("nan"))):
+        with pytest.raises(QuantizeError, match="above zero"):
+            target_of(size, ratio)
 
 
 def test_every_component_is_recorded_over_all_step_counts(feeds: Path) -> None:
@@ -172,7 +192,9 @@ def test_sensitivity_is_the_error_of_a_graph_with_that_one_weight_quantized(
     spec: ModelSpec, bundles: dict[int, Path], feeds: Path, tmp_path: Path
 ) -> None:
     graph, paths = bundles[32] / "unet/model.onnx", recorded(feeds, "unet")
-    candidates, _, _ = candidates_of(graph, lambda name, bits: spec.recipe.scheme("unet", name, bits, "rtn"))
+    candidates, _, _ = candidates_of(
+        ir.load(graph).graph, lambda name, bits: spec.recipe.scheme("unet", name, bits, "rtn")
+    )
     some = [c for c in candidates if c.name in ("conv_in.weight", "mid_block.attentions.0.proj_in.weight")]
     assert len(some) == 2
     weights = Weights(weight_files(spec.part("unet")))
@@ -246,6 +268,38 @@ def test_a_target_is_met_and_its_map_gives_the_same_backbone(spec: ModelSpec, tm
     assert [f for f in manifests.read(again).files if f.path.startswith("unet/")] == [
         f for f in manifests.read(folder).files if f.path.startswith("unet/")
     ]
+
+
+def test_a_target_out_of_reach_is_refused_before_anything_is_observed(spec: ModelSpec, tmp_path: Path) -> None:
+    for target in (target_of(100, None), target_of(None, 20.0)):
+        with pytest.raises(QuantizeError, match="cannot be reached"):
+            export(spec, ExportSettings(4, calibration=FEW, target=target), tmp_path / "x", quiet=True)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_another_target_goes_on_with_what_was_observed(
+    spec: ModelSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Interrupted when all is written: only widths and backbone are made anew, as if from the start."""
+
+    def settings_for(ratio: float) -> ExportSettings:
+        return ExportSettings(4, calibration=FEW, target=target_of(None, ratio))
+
+    def interrupted(staging: stage.Staging, names: Iterable[str]) -> None:
+        if list(names):  # the reference inside has nothing to drop
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(stage.Staging, "drop", interrupted)
+        export(spec, settings_for(3.0), tmp_path / "again", quiet=True)
+    with monkeypatch.context() as patch:
+        for name in ("write_reference", "write_feeds"):
+            patch.setattr(stage, name, lambda *arguments: pytest.fail("observed twice"))
+        patch.setattr(sensitivity, "Backbone", lambda *arguments: pytest.fail("measured twice"))
+        found = export(spec, settings_for(2.5), tmp_path / "again", quiet=True)
+    expected = export(spec, settings_for(2.5), tmp_path / "fresh", quiet=True)
+    assert manifests.read(found).files == manifests.read(expected).files
+    assert not (found / stage.TARGET).exists()
 
 
 def test_maps_and_settings_that_do_not_fit_are_named(spec: ModelSpec, tmp_path: Path) -> None:

@@ -10,11 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from graphs import model, normal, operators, restored, run, saved
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import helper
 
 from qsched_edge.errors import QuantizeError
+from qsched_edge.quantize.encode import ENCODERS, WeightRows, stored_bytes
 from qsched_edge.quantize.layout import LAYOUTS
 from qsched_edge.quantize.resident import Resident, resident
 from qsched_edge.quantize.scheme import GROUP_SIZES, Scheme, pack, unpack
@@ -191,3 +192,32 @@ def test_integers_that_are_unpacked_at_load_are_said_loudly() -> None:
     assert not packed.line.startswith("WARNING")
     unpacked = replace(packed, growth=740 * 2**20)  # 90 MiB of 4 bits as float32, and the floats
     assert unpacked.line.startswith("WARNING: weights do not stay packed: in memory 740 MiB, 7.40 times the file")
+
+
+@settings(deadline=None)
+@given(SCHEMES, st.sampled_from(["linear", "conv", "embedding"]), st.integers(1, 5), st.integers(1, 300))
+def test_bytes_are_known_before_a_weight_is_encoded(scheme: Scheme, kind: str, rows: int, width: int) -> None:
+    shape = (rows, width, 1) if kind == "conv" else (rows, width)
+
+    class Zeros:
+        def shape(self, name: str) -> tuple[int, ...]:
+            return shape
+
+        def rows(self, name: str, start: int, stop: int) -> np.ndarray:
+            return np.zeros((stop - start, *shape[1:]), np.float32)
+
+    stored = ENCODERS[kind](WeightRows(Zeros(), "w", shape), scheme)
+    assert stored_bytes(kind, shape, scheme) == sum(packed.data.nbytes for packed in stored)
+
+
+@pytest.mark.parametrize("name", ["rtn", "mse"])
+def test_scales_beyond_float16_are_refused(name: str) -> None:
+    class Huge:
+        def shape(self, name: str) -> tuple[int, ...]:
+            return 4, 64
+
+        def rows(self, name: str, start: int, stop: int) -> np.ndarray:
+            return np.full((stop - start, 64), 1e9, np.float32)
+
+    with pytest.raises(QuantizeError, match="w is too large for float16 scales"):
+        ENCODERS["linear"](WeightRows(Huge(), "w", (4, 64)), Scheme(8, 64, method=name))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from dataclasses import replace as with_changes
 from math import prod
 from pathlib import Path
 
@@ -16,8 +15,7 @@ from qsched_runtime.sessions import DTYPES, Feeds, session_options
 from qsched_edge.journal import Journal
 from qsched_edge.observe.allocation import Option
 from qsched_edge.observe.trajectory import read_feeds, spread
-from qsched_edge.quantize.encode import ENCODERS, SMALL, WeightRows
-from qsched_edge.quantize.methods import method
+from qsched_edge.quantize.encode import SMALL, WeightRows, quantized, stored_bytes
 from qsched_edge.quantize.moments import Moments
 from qsched_edge.quantize.rewrite import kind_of
 from qsched_edge.quantize.scheme import Scheme
@@ -65,14 +63,14 @@ class Backbone:
         return total / self.energy
 
 
-def candidates_of(graph: Path, schemes: Callable[[str, int], Scheme]) -> tuple[list[Candidate], int, int]:
+def candidates_of(graph: ir.Graph, schemes: Callable[[str, int], Scheme]) -> tuple[list[Candidate], int, int]:
     """The weights that have a choice; bytes of all others; bytes of all weights in FP16.
 
     `schemes(name, bits)` is what the recipe makes of `bits` for a weight: widths it does not allow become others.
+    The graph may have no values yet.
     """
-    model = ir.load(graph)
     found, fixed, fp16 = [], 0, 0
-    for name, value in model.graph.initializers.items():
+    for name, value in graph.initializers.items():
         if value.dtype != ir.DataType.FLOAT or value.shape is None:
             continue
         shape, kind = tuple(value.shape.numpy()), kind_of(value)
@@ -108,7 +106,7 @@ def sensitivities(
         for scheme in c.schemes:
             key = [c.name, repr(scheme)]
             error = journal.recall(key, lambda c=c, scheme=scheme: measured(c, scheme))  # type: ignore[misc]
-            options[c.name].append(Option(scheme.weight_bits, stored_bytes(c, scheme, weights), error))
+            options[c.name].append(Option(scheme.weight_bits, bytes_of(c, scheme), error))
         advance(1)
     return options
 
@@ -119,19 +117,17 @@ def restored(
     """The weight as the quantized graph will compute with it, float32 in its own shape."""
     rows = WeightRows(weights, candidate.name, candidate.shape, moments=moments_of(candidate.name))
     if scheme.is_integer:
-        parts = [method(scheme.method)(part, scheme, rows.moments).dequantize() for part in rows]
+        parts = [matrix.dequantize() for matrix in quantized(rows, scheme)]
     else:
         parts = [part.astype(np.float16).astype(np.float32) for part in rows]
     return np.concatenate(parts).reshape(candidate.shape)
 
 
-def stored_bytes(candidate: Candidate, scheme: Scheme, weights: Weights) -> int:
+def bytes_of(candidate: Candidate, scheme: Scheme) -> int:
     """What `encode` stores for the weight: integers, scales and zero points; every method stores as many."""
     if not scheme.is_integer:
         return float_bytes(candidate.shape, scheme.weight_bits)
-    rows = WeightRows(weights, candidate.name, candidate.shape)
-    packed = ENCODERS[candidate.kind](rows, with_changes(scheme, method="rtn"))
-    return sum(p.data.nbytes for p in packed)
+    return stored_bytes(candidate.kind, candidate.shape, scheme)
 
 
 def float_bytes(shape: tuple[int, ...], bits: int) -> int:

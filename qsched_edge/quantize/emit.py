@@ -144,3 +144,8 @@ def replace(graph: ir.Graph, node: ir.Node, nodes: list[ir.Node]) -> None:
     old.replace_all_uses_with(new, replace_graph_outputs=True)
     new.name, new.shape, new.type = old.name, old.shape, old.type
     graph.remove(node, safe=True)
+
+
+def first_of(graph: ir.Graph, nodes: list[ir.Node]) -> ir.Node:
+    wanted = set(nodes)
+    return next(node for node in graph if node in wanted)

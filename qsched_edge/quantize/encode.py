@@ -13,7 +13,7 @@ from qsched_edge.memory import LARGEST_CHUNK
 from qsched_edge.quantize.layout import LAYOUTS, Layout
 from qsched_edge.quantize.methods import method
 from qsched_edge.quantize.moments import Moments
-from qsched_edge.quantize.scheme import Scheme, pack
+from qsched_edge.quantize.scheme import QuantizedMatrix, Scheme, pack
 from qsched_edge.quantize.store import Packed
 from qsched_edge.weights import WeightSource
 
@@ -53,11 +53,20 @@ class Integers:
     zero: np.ndarray
 
 
+def quantized(rows: WeightRows, scheme: Scheme) -> Iterator[QuantizedMatrix]:
+    """A few rows at a time; raises QuantizeError for values that need scales beyond float16's range."""
+    for weight in rows:
+        with np.errstate(over="ignore", invalid="ignore"):
+            matrix = method(scheme.method)(weight, scheme, rows.moments)
+        if not np.isfinite(matrix.scale).all():
+            raise QuantizeError(f"{rows.name} is too large for float16 scales: keep it in 32 bits in the recipe")
+        yield matrix
+
+
 def integers(rows: WeightRows, layout: Layout, padded: bool) -> Integers:
     """Quantize a few rows at a time; `padded` fills the last block of each row and packs rows, not the whole."""
     q, scales, zeros = [], [], []
-    for weight in rows:
-        matrix = method(layout.scheme.method)(weight, layout.scheme, rows.moments)
+    for matrix in quantized(rows, layout.scheme):
         shift, repeats = layout.shift if layout.scheme.symmetric else 0, layout.repeats(matrix)
         values = matrix.q + np.uint8(shift)
         if padded:
@@ -111,6 +120,20 @@ def encode_float(rows: WeightRows, scheme: Scheme) -> list[Packed]:
     if not np.isfinite(array).all():
         raise QuantizeError(f"{rows.name} exceeds float16's range: keep it in 32 bits in the recipe")
     return [Packed.of(rows.name, array)]
+
+
+def stored_bytes(kind: str, shape: tuple[int, ...], scheme: Scheme) -> int:
+    """The bytes of what the kind's encoder returns for a weight of `shape` in a scheme of integers."""
+    rows, width = shape[0], prod(shape[1:])
+    layout = LAYOUTS[kind](scheme, width)
+    blocks = layout.blocks(width)
+    scales = 2 * rows * blocks
+    if kind == "conv":  # packed as a whole, and the shape beside
+        sizes = -(-rows * width * layout.bits // 8) - (-rows * blocks * layout.bits // 8)
+        return sizes + scales + (8 * len(shape) if layout.block else 0)
+    zeros = 0 if kind == "linear" and scheme.symmetric else -(-blocks * layout.bits // 8)
+    values = (blocks * layout.block if kind == "linear" else width) * layout.bits
+    return rows * (-(-values // 8) + zeros) + scales
 
 
 def float_bits(shape: tuple[int, ...], scheme: Scheme) -> int:

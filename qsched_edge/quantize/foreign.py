@@ -7,19 +7,25 @@ with factors. Here all of it becomes Transpose -> MatMul, Conv or Gather, as cap
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import onnx_ir as ir
 
-from qsched_edge.errors import QuantizeError, WeightsError
-from qsched_edge.quantize.emit import make_node, replace
+from qsched_edge.errors import QuantizeError
+from qsched_edge.quantize.casts import bypass_casts, restore_cast
+from qsched_edge.quantize.emit import first_of, make_node, replace
 from qsched_edge.quantize.encode import SMALL
-from qsched_edge.quantize.graph_weights import GraphWeights, check_external
-from qsched_edge.quantize.opset import BLOCKED_OPSET, PER_AXIS_OPSET, opset_of, upgraded
+from qsched_edge.quantize.fitness import reason_by_bytes, reason_by_values
+from qsched_edge.quantize.graph_weights import GraphWeights
+from qsched_edge.quantize.opset import (
+    BLOCKED_OPSET,
+    PER_AXIS_FLOAT16_OPSET,
+    PER_AXIS_OPSET,
+    opset_of,
+    upgraded,
+)
 from qsched_edge.quantize.scheme import CHANNEL, Scheme
 from qsched_edge.quantize.uses import Use, reason_to_leave, uses_of
 
-OLDEST_OPSET = 11
 ROLES = ("q", "scale", "zero", "shape")  # what the encoders append to a weight's name
 
 
@@ -46,52 +52,36 @@ class Prepared:
     left: list[Left] = field(default_factory=list)
 
 
-def read_graph(path: Path) -> ir.Model:
-    """Read a graph of opset 11 or newer, its functions inlined and its large Constant nodes initializers."""
-    from onnx_ir.passes import common
-
-    if not path.is_file():
-        raise WeightsError(f"no graph at {path}: the file does not exist")
-    try:
-        model = ir.load(path)
-    except Exception as error:  # protobuf, onnx and onnx_ir raise from unrelated classes
-        raise WeightsError(f"{path} cannot be read as ONNX ({type(error).__name__}): give an .onnx file") from error
-    check_external(model, path.parent)
-    if opset_of(model) < OLDEST_OPSET:
-        raise QuantizeError(f"{path} has opset {opset_of(model)}: convert it to {OLDEST_OPSET} or newer first")
-    common.InlinePass()(model)
-    common.LiftConstantsToInitializersPass(size_limit=SMALL)(model)
-    common.RemoveInitializersFromInputsPass()(model)
-    bypass_identities(model.graph)
-    return model
-
-
-def bypass_identities(graph: ir.Graph) -> None:
-    """Exporters share a weight through Identity nodes."""
-    for node in list(graph):
-        source = node.inputs[0] if node.op_type == "Identity" and not node.domain else None
-        if source is not None and source.is_initializer() and not node.outputs[0].is_graph_output():
-            node.outputs[0].replace_all_uses_with(source)
-            graph.remove(node, safe=True)
-
-
 def prepare(model: ir.Model, scheme: Scheme) -> Prepared:
     """Find what `scheme` can quantize and bring it into the one form; the rest is listed with reasons."""
+    casts = bypass_casts(model.graph)
     model, unconverted = for_convolutions(model, scheme)
     prepared = Prepared(model, names_of(model), left=subgraph_weights(model))
     for value in list(model.graph.initializers.values()):
-        reason = float_reason(value, model.graph) if not scheme.is_integer else reason_to_leave(value, model.graph)
         uses = uses_of(value, model.graph)
-        if not reason and unconverted and scheme.is_integer and any(use.kind == "conv" for use in uses):
-            reason = unconverted
+        reason = reason_of(value, uses, model.graph, scheme, unconverted)
         if reason:
             prepared.left.append(left(value, reason))
+            if value.name in casts:
+                restore_cast(model.graph, value)
         elif scheme.is_integer:
             split(prepared, value, uses)
         else:
             declare(prepared, value)
     model.ir_version = max(model.ir_version or 0, 10 if scheme.is_integer else 8)
     return prepared
+
+
+def reason_of(value: ir.Value, uses: list[Use], graph: ir.Graph, scheme: Scheme, unconverted: str) -> str:
+    """Why a weight is left as it is, or nothing; its values are read only where all else lets it go."""
+    tensor = value.const_value
+    assert tensor is not None
+    if not scheme.is_integer:
+        return float_reason(value, graph) or reason_by_values(tensor, scheme)
+    reason = reason_to_leave(value, graph)
+    if not reason and any(use.kind == "conv" for use in uses):
+        reason = unconverted
+    return reason or reason_by_bytes(tensor, uses, scheme) or reason_by_values(tensor, scheme)
 
 
 def names_of(model: ir.Model) -> set[str]:
@@ -104,10 +94,11 @@ def names_of(model: ir.Model) -> set[str]:
 def for_convolutions(model: ir.Model, scheme: Scheme) -> tuple[ir.Model, str]:
     """The model at an opset whose DequantizeLinear fits, or as it is with the reason why convolutions must stay."""
     per_axis = scheme.group_size == CHANNEL and scheme.weight_bits == 8
-    needed = PER_AXIS_OPSET if per_axis else BLOCKED_OPSET
     weights = [v for v in model.graph.initializers.values() if not reason_to_leave(v, model.graph)]
-    kinds = {use.kind for value in weights for use in uses_of(value, model.graph)}
-    if opset_of(model) >= needed or "conv" not in kinds or not scheme.is_integer:
+    types = {v.dtype for v in weights if any(use.kind == "conv" for use in uses_of(v, model.graph))}
+    half = ir.DataType.FLOAT16 in types
+    needed = (PER_AXIS_FLOAT16_OPSET if half else PER_AXIS_OPSET) if per_axis else BLOCKED_OPSET
+    if opset_of(model) >= needed or not types or not scheme.is_integer:
         return model, ""
     try:
         return upgraded(model, needed), ""
@@ -125,7 +116,9 @@ def float_reason(value: ir.Value, graph: ir.Graph) -> str:
         return f"fewer than {SMALL:,} values"
     if not value.uses():
         return "read by nothing"
-    if value.is_graph_output() or any(node.graph is not graph for node, _ in value.uses()):
+    if value.is_graph_output():
+        return "an output of the graph"
+    if any(node.graph is not graph for node, _ in value.uses()):
         return "read inside a subgraph (If, Loop or Scan)"
     return ""
 
@@ -169,7 +162,8 @@ def stand_in(prepared: Prepared, value: ir.Value, name: str, transposed: bool = 
         name += "_"
     prepared.weights.add(name, tensor, transposed)
     prepared.names.append(name)
-    new = ir.Value(name=name, shape=ir.Shape(prepared.weights.shape(name)), type=ir.TensorType(tensor.dtype))
+    dtype = value.dtype or tensor.dtype
+    new = ir.Value(name=name, shape=ir.Shape(prepared.weights.shape(name)), type=ir.TensorType(dtype))
     graph.initializers[name] = new
     return new
 
@@ -195,11 +189,6 @@ def attach_linear(prepared: Prepared, value: ir.Value, name: str, use: Use, node
                 product.replace_input_with(1, turned.outputs[0])
         if node.op_type == "Transpose":
             graph.remove(node, safe=True)
-
-
-def first_of(graph: ir.Graph, nodes: list[ir.Node]) -> ir.Node:
-    wanted = set(nodes)
-    return next(node for node in graph if node in wanted)
 
 
 def gemm_as_matmul(gemm: ir.Node, weight: ir.Value, dtype: ir.DataType) -> list[ir.Node]:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from math import prod
 from pathlib import Path, PurePosixPath
 
 import numpy as np
 import onnx_ir as ir
 
 from qsched_edge.errors import WeightsError
+from qsched_edge.memory import LARGEST_CHUNK
 
 FLOATS = (ir.DataType.FLOAT, ir.DataType.FLOAT16)
 
@@ -31,8 +33,53 @@ class GraphWeights:
 
     def rows(self, name: str, start: int, stop: int) -> np.ndarray:
         """float32 copy of rows `start` to `stop` of the first axis."""
-        array = self.tensors[name].numpy()  # external data is mapped, not read
-        return (array.T if name in self.transposed else array)[start:stop].astype(np.float32)
+        tensor, (_, *rest) = self.tensors[name], self.shape(name)
+        if name in self.transposed:
+            return columns(tensor, start, stop).T.astype(np.float32)
+        width = prod(rest)
+        return values(tensor, start * width, stop * width).reshape(stop - start, *rest).astype(np.float32)
+
+
+def values(tensor: ir.TensorProtocol, start: int, stop: int) -> np.ndarray:
+    """Values `start` to `stop` of a float tensor, flat; external ones are read from there.
+
+    A mapped file would keep every page that was touched in the process's memory.
+    """
+    if not isinstance(tensor, ir.ExternalTensor):
+        return tensor.numpy().reshape(-1)[start:stop]
+    dtype = tensor.dtype.numpy()
+    return np.fromfile(tensor.path, dtype, stop - start, offset=(tensor.offset or 0) + start * dtype.itemsize)
+
+
+def columns(tensor: ir.TensorProtocol, start: int, stop: int) -> np.ndarray:
+    """Columns `start` to `stop` of a matrix."""
+    rows, width = (int(d) for d in tensor.shape.numpy())
+    if not isinstance(tensor, ir.ExternalTensor):
+        return tensor.numpy()[:, start:stop]
+    if (start, stop) == (0, width):
+        return values(tensor, 0, rows * width).reshape(rows, width)
+    found = np.empty((rows, stop - start), tensor.dtype.numpy())
+    with Path(tensor.path).open("rb", buffering=0) as file:
+        for row in range(rows):
+            file.seek((tensor.offset or 0) + (row * width + start) * found.itemsize)
+            file.readinto(found[row])
+    return found
+
+
+def extremes(tensor: ir.TensorProtocol) -> tuple[float, float]:
+    """The smallest and the largest value of a float tensor, NaN if one is; a piece at a time."""
+    low, high = np.inf, -np.inf
+    for start in range(0, tensor.size, LARGEST_CHUNK):
+        part = values(tensor, start, min(start + LARGEST_CHUNK, tensor.size))
+        low, high = np.minimum(low, part.min()), np.maximum(high, part.max())
+    return float(low), float(high)
+
+
+def raw_bytes(tensor: ir.TensorProtocol) -> np.ndarray:
+    """uint8: the bytes as ONNX keeps them, without a mapping that stays."""
+    if isinstance(tensor, ir.ExternalTensor):
+        return np.fromfile(tensor.path, np.uint8, tensor.nbytes, offset=tensor.offset or 0)
+    return np.frombuffer(tensor.tobytes(), np.uint8)
 
 
 def check_external(model: ir.Model, folder: Path) -> None:
@@ -46,8 +93,10 @@ def check_external(model: ir.Model, folder: Path) -> None:
             raise WeightsError(f"{tensor.name} reads its values from {location!r}: refused, they belong in {folder}")
         file = folder / path
         if any(part.is_symlink() for part in (file, *file.parents) if folder in part.parents):
-            raise WeightsError(f"{location!r} is a symbolic link: refused, external data belongs in {folder}")
-        if not file.is_file() or (tensor.offset or 0) + (tensor.length or 0) > file.stat().st_size:
+            raise WeightsError(
+                f"{location!r} is a symbolic link: refused, copy the folder with cp -rL to have plain files"
+            )
+        if not file.is_file() or (tensor.offset or 0) + max(tensor.length or 0, tensor.nbytes) > file.stat().st_size:
             raise WeightsError(f"{tensor.name} reads its values from {location!r}, which is missing or cut short")
 
 

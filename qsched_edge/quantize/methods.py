@@ -21,6 +21,8 @@ class Entry:
     without having seen the model run, and the method for tables, whose rows are looked up and have no inputs ("":
     itself).
 
+    `imports` is a function that brings what the method imports when it is first used.
+
     A method that takes the `whole` backbone is a function of another kind, see whole_graph.py; `tables` then is the
     method for all other components.
     """
@@ -30,10 +32,12 @@ class Entry:
     blind: bool = True
     tables: str = ""
     whole: bool = False
+    imports: str = ""
 
 
+COMPRESSOR = "qsched_edge.quantize.neural_compressor:quant_tensor"
 METHODS = {
-    "rtn": Entry("qsched_edge.quantize.neural_compressor:round_to_nearest"),
+    "rtn": Entry("qsched_edge.quantize.neural_compressor:round_to_nearest", imports=COMPRESSOR),
     "mse": Entry("qsched_edge.quantize.scale_search:least_squared_error", observes=True),
     "gptq": Entry("qsched_edge.quantize.gptq:gptq", observes=True, blind=False, tables="mse"),
     "smoothquant": Entry("qsched_edge.quantize.whole_graph:smoothquant", blind=False, tables="rtn", whole=True),
@@ -48,5 +52,8 @@ def entry(name: str) -> Entry:
 
 
 def method(name: str) -> Method:
-    """One that takes weight by weight."""
-    return lookup(entry(name).path)
+    """One that takes weight by weight; what it imports is in memory afterwards."""
+    found = entry(name)
+    if found.imports:
+        lookup(found.imports)()
+    return lookup(found.path)

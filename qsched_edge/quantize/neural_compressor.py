@@ -13,7 +13,7 @@ import numpy as np
 
 from qsched_edge.errors import MissingExtraError
 from qsched_edge.quantize.moments import Moments
-from qsched_edge.quantize.scheme import QuantizedMatrix, Scheme
+from qsched_edge.quantize.scheme import NORMAL, QuantizedMatrix, Scheme, rounded_up
 
 
 @cache
@@ -57,10 +57,27 @@ def round_to_nearest(weight: np.ndarray, scheme: Scheme, moments: Moments | None
     q, scale, zero = quant_tensor()(
         with_zero, scheme.weight_bits, g + 1, "sym" if scheme.symmetric else "asym", dtype="uint"
     )
+    half = scale.reshape(-1).astype(np.float16)  # infinite beyond its range, which `encode` refuses
+    small = (scale.reshape(-1) < NORMAL).nonzero()[0]
+    if small.size:
+        half[small] = rounded_up(scale.reshape(-1)[small])
+        q[small], zero[small] = on_scales(with_zero[small], half[small, None], scheme)
     return QuantizedMatrix(
         q[:, :g].astype(np.uint8).reshape(rows, -1)[:, :width],
-        scale.astype(np.float16).reshape(rows, blocks),
+        half.reshape(rows, blocks),
         zero.astype(np.uint8).reshape(rows, blocks),
         scheme.weight_bits,
         g,
     )
+
+
+def on_scales(groups: np.ndarray, scale: np.ndarray, scheme: Scheme) -> tuple[np.ndarray, np.ndarray]:
+    """The nearest integers of `groups` [G, g] and their zero points [G, 1] on float16 scales [G, 1].
+
+    For scales that float16 holds with fewer digits than the integers need: those found with the exact scale would be
+    off by whole steps.
+    """
+    steps, top = groups / scale.astype(np.float64), 2**scheme.weight_bits - 1
+    middle = np.full((len(groups), 1), 2.0 ** (scheme.weight_bits - 1))
+    zero = middle if scheme.symmetric else np.clip(np.rint(-steps.min(axis=1, keepdims=True)), 0, top)
+    return np.clip(np.rint(steps) + zero, 0, top), zero

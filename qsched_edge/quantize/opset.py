@@ -6,7 +6,8 @@ import onnx_ir as ir
 
 from qsched_edge.errors import QuantizeError
 
-BLOCKED_OPSET, PER_AXIS_OPSET = 21, 13  # DequantizeLinear: blocks and 4-bit types; one scale for each channel
+BLOCKED_OPSET = 21  # DequantizeLinear in blocks and with 4-bit types
+PER_AXIS_OPSET, PER_AXIS_FLOAT16_OPSET = 13, 19  # with one scale for each channel; with float16 scales
 SMALL_TENSOR = 2**12  # bytes; the converter may have to read such ones (axes, shapes)
 
 
@@ -49,7 +50,7 @@ def hold_tensors(model: ir.Model) -> dict[str, ir.TensorProtocol]:
             held[name] = tensor
             del model.graph.initializers[name]
             value.const_value = None
-            value.shape, value.type = ir.Shape(tensor.shape.numpy()), ir.TensorType(tensor.dtype)
+            value.shape, value.type = ir.Shape(tensor.shape.numpy()), ir.TensorType(value.dtype or tensor.dtype)
             model.graph.inputs.append(value)
         elif isinstance(tensor, ir.ExternalTensor):
             value.const_value = ir.tensor(tensor.numpy().copy(), dtype=tensor.dtype, name=name)

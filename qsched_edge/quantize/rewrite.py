@@ -14,6 +14,7 @@ from qsched_edge.errors import QuantizeError
 from qsched_edge.memory import RamLimit
 from qsched_edge.quantize.emit import CONTRIB, EMITTERS, Site, rounds_activations
 from qsched_edge.quantize.encode import ENCODERS, WeightRows, float_bits
+from qsched_edge.quantize.methods import method
 from qsched_edge.quantize.moments import Moments
 from qsched_edge.quantize.scheme import Scheme
 from qsched_edge.quantize.store import TensorStore
@@ -79,6 +80,8 @@ def replace_weights(
         shape, kind = checked_shape(weights, value), kind_of(value)
         site = Site(graph, order, value, plan(name, kind))
         role = kind if site.scheme.is_integer else "other"
+        if role != "other":
+            method(site.scheme.method)  # what it imports counts before the room that is left
         rows = WeightRows(weights, name, shape, ram.chunk(), moments_of(name))
         stored = store.weight(name, lambda role=role, rows=rows, site=site: ENCODERS[role](rows, site.scheme))  # type: ignore[misc]
         precision = precision_name(role, site)

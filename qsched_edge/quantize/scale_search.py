@@ -7,13 +7,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from qsched_edge.quantize.moments import Moments
-from qsched_edge.quantize.scheme import QuantizedMatrix, Scheme
+from qsched_edge.quantize.scheme import SMALLEST, QuantizedMatrix, Scheme, rounded_up
 
 SHRINK = np.linspace(1.0, 0.5, 11, dtype=np.float32)  # shares of the full range that are tried
 SHIFTS = (0, -1, 1)  # zero points are tried beside the nearest one: cutting one end more than the other
 REFITS = 2  # rounds of the least-squares scale for the integers found
 BLOCK = 2**16  # values worked on at a time, so that they stay in the processor's cache
-SMALLEST = np.float32(2.0**-24)  # float16's smallest number
 
 
 @dataclass(frozen=True)
@@ -84,15 +83,15 @@ def full_range(groups: np.ndarray, scheme: Scheme) -> Grid:
     low, high = np.minimum(groups.min(axis=1), 0), np.maximum(groups.max(axis=1), 0)
     if scheme.symmetric:
         middle = 2 ** (scheme.weight_bits - 1)
-        scale = half(np.maximum(-low, high) / (middle - 1))
+        scale = half(rounded_up(np.maximum(-low, high) / (middle - 1)))
         return Grid(scale, np.full(len(groups), middle, np.float32), top)
-    scale = half((high - low) / top)
+    scale = half(rounded_up((high - low) / top))
     return Grid(scale, np.clip(np.rint(-low / scale.astype(np.float32)), 0, top), top)
 
 
 def half(scale: np.ndarray) -> np.ndarray:
-    """As it is stored; never zero, so that it divides."""
-    return np.maximum(scale.astype(np.float32), SMALLEST).astype(np.float16)
+    """As it is stored; never zero, so that it divides; infinite beyond float16's range, which `encode` refuses."""
+    return np.maximum(scale.astype(np.float32), np.float32(SMALLEST)).astype(np.float16)
 
 
 def refitted(grid: Grid, groups: np.ndarray, importance: np.ndarray) -> Grid:

@@ -14,6 +14,7 @@ INTEGER_BITS = (2, 3, 4, 8)
 ACTIVATION_BITS = (8, 16)
 CHANNEL = 0  # the group size that means: one scale for each output channel
 GROUP_SIZES = (16, 32, 64, 128, 256)
+NORMAL, SMALLEST = 2.0**-14, 2.0**-24  # float16's smallest normal and subnormal numbers
 NAME = re.compile(r"W(?P<weight>\d+)A(?P<activation>\d+)|FP(?P<float>16|32)", re.IGNORECASE)
 
 
@@ -86,6 +87,11 @@ class QuantizedMatrix:
         """float32 [N, K]."""
         columns = np.arange(self.q.shape[1]) // self.group_size
         return (self.q.astype(np.float32) - self.zero[:, columns]) * self.scale.astype(np.float32)[:, columns]
+
+
+def rounded_up(scale: np.ndarray) -> np.ndarray:
+    """Scales that are subnormal in float16 as the next number that it holds, so that no value is cut off."""
+    return np.where(scale < NORMAL, np.ceil(scale / SMALLEST) * SMALLEST, scale).astype(scale.dtype)
 
 
 def pack(q: np.ndarray, bits: int) -> np.ndarray:

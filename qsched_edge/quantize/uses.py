@@ -85,11 +85,11 @@ def gemm_use(value: ir.Value, node: ir.Node, index: int, graph: ir.Graph) -> Use
 
 def transpose_use(value: ir.Value, node: ir.Node, index: int, graph: ir.Graph) -> Use:
     """Transpose -> MatMul or Gemm: what its readers agree on, the other way round."""
-    uses = set(uses_of(node.outputs[0], graph))
-    use = uses.pop()
+    uses = uses_of(node.outputs[0], graph)
+    use, reason = uses[0], next((use.reason for use in uses if not use.kind), "")
     swapped = list(node.attributes.get_ints("perm", [1, 0])) == [1, 0]
-    if uses or use.kind != "linear" or rank_of(value) != 2 or not swapped:
-        return Use(reason=use.reason or "read by a Transpose whose readers differ")
+    if len(set(uses)) > 1 or use.kind != "linear" or rank_of(value) != 2 or not swapped:
+        return Use(reason=reason or "read by a Transpose whose readers differ")
     return Use("linear", transposed=not use.transposed)
 
 
