@@ -89,7 +89,7 @@ def test_command_without_its_packages_names_the_pip_command(embedded: Path) -> N
 
 def test_wheel_and_checkout_list_the_same_recipes(embedded: Path) -> None:
     code = (
-        "import json; from qsched_edge.recipes import recipe_names, read_recipe\n"
-        "print(json.dumps({n: read_recipe(p).title for n, p in recipe_names().items()}))"
+        "import json; from qsched_edge._shelf import shelf\n"
+        "print(json.dumps({p.name: p.read_text('utf-8') for p in sorted(shelf('export').glob('*.toml'))}))"
     )
     assert json.loads(run(embedded, code)) == json.loads(run(Path(sys.executable), code))
