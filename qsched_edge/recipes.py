@@ -101,7 +101,7 @@ class ModelSpec:
 
     def written_by(self, component: str) -> tuple[int, ...]:
         """The diffusers version that wrote the configuration: (0, 6, 0); (1,) where it does not say."""
-        version = read_config(self.part(component) / "config.json").get("_diffusers_version", "1")
+        version = required_json(self.part(component) / "config.json").get("_diffusers_version", "1")
         return tuple(int(number) for number in re.findall(r"\d+", str(version))[:3])
 
     def part(self, component: str) -> Path:
@@ -111,12 +111,12 @@ class ModelSpec:
 
     @staticmethod
     def read_config(folder: Path, class_name: str) -> dict[str, Any]:
-        return {**stock.with_defaults(class_name, read_config(folder / "config.json")), "_class_name": class_name}
+        return {**stock.with_defaults(class_name, required_json(folder / "config.json")), "_class_name": class_name}
 
     def scheduler_config(self) -> dict[str, Any]:
         """The scheduler's configuration, as the stock pipeline loads it and the recipe overrides it."""
         recipe, file = self.recipe, self.part("scheduler") / "scheduler_config.json"
-        config = {**read_config(file), "_class_name": self.class_of("scheduler")}
+        config = {**required_json(file), "_class_name": self.class_of("scheduler")}
         return stock_config(self.pipeline, config, recipe.scheduler, recipe.scheduler_settings)
 
     def locate(self, source: str) -> Path:
@@ -134,7 +134,7 @@ class ModelSpec:
         return self.locate(named)
 
 
-def read_config(path: Path) -> dict[str, Any]:
+def required_json(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise RecipeError(f"{path.parent} has no {path.name}: the diffusers folder is incomplete")
     return read_json(path)

@@ -76,12 +76,12 @@ class LatentSpec:
 class Guidance:
     """`kind` "none", "classifier-free" or "embedded" (the network reads the scale itself); `default` is the scale.
 
-    `zero_empty_negative`: without a negative prompt its text outputs are zeros.
+    `zero_without_negative`: where no negative prompt is given, its text outputs are zeros.
     """
 
     kind: str
     default: float
-    zero_empty_negative: bool = False
+    zero_without_negative: bool = False
 
 
 @dataclass(frozen=True)

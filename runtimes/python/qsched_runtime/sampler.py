@@ -140,7 +140,7 @@ class Sampler:
         for component in self.manifest.components.values():
             if any("tokenizer" in source for source in component.inputs.values()):
                 outputs = self.graphs[component.name]({n: known.value(s) for n, s in component.inputs.items()})
-                if self.manifest.guidance.zero_empty_negative and self.guides(scale) and negative_prompt is None:
+                if self.manifest.guidance.zero_without_negative and self.guides(scale) and negative_prompt is None:
                     outputs = {k: np.concatenate([0 * v[:batch], v[batch:]]) for k, v in outputs.items()}
                 known.outputs.update({f"{component.name}.{k}": v for k, v in outputs.items()})
         fixed = {n: known.value(s) for n, s in self.backbone.inputs.items() if s not in MOVING}
