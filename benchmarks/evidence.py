@@ -17,9 +17,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from qsched_edge.ablate.judged import FULL, PLAIN, QUANTIZED
 from qsched_edge.evaluate import plots
-from qsched_edge.evaluate.judged import FULL, PLAIN, QUANTIZED
-from qsched_edge.staging import write_bytes, write_json, write_text
+from qsched_edge.work.staging import write_bytes, write_json, write_text
 
 PROMPTS, SEEDS = 256, 2
 BUDGET = 2400  # passes of every search but the grid

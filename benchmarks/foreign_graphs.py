@@ -21,8 +21,8 @@ import onnx
 import torch
 
 from qsched_edge.errors import QSchedError
+from qsched_edge.foreign.run import Settings, quantize
 from qsched_edge.quantize.scheme import Scheme
-from qsched_edge.quantize_graph import Settings, quantize
 
 
 def scripted(module: torch.nn.Module, example: torch.Tensor, path: Path, opset: int, axes: dict[int, str]) -> Path:

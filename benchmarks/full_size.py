@@ -67,10 +67,10 @@ def sizes(bundle: Path) -> dict[str, Any]:
     """Stored bytes of each component beside its weights in FP16."""
     from qsched_runtime import manifest as manifests
 
-    from qsched_edge.bundle import bundle_bytes, component_bytes
+    from qsched_edge.bundle.write import bundle_bytes, component_bytes
+    from qsched_edge.checkpoint.recipes import resolve
     from qsched_edge.evaluate.sizes import fp16_bytes
     from qsched_edge.pipelines.parts import choices_of
-    from qsched_edge.recipes import resolve
 
     manifest = manifests.read(bundle)
     half = fp16_bytes(resolve(str(bundle.with_name(f"{manifest.name}.toml"))), choices_of(manifest))
@@ -88,7 +88,7 @@ def step(bundle: Path, side: int) -> dict[str, Any]:
     from qsched_runtime import manifest as manifests
     from qsched_runtime.sessions import Graph
 
-    from qsched_edge.memory import current_bytes, peak_bytes
+    from qsched_edge.work.memory import current_bytes, peak_bytes
 
     manifest, rng = manifests.read(bundle), np.random.default_rng(0)
     backbone = manifest.components[manifest.backbone]

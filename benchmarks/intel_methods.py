@@ -29,20 +29,20 @@ from qsched_runtime.sessions import Feeds, Graph
 from benchmarks.methods import interval, relative_errors
 from benchmarks.remembered import captures_remembered
 from qsched_edge.calibrate.inputs import judge_of
+from qsched_edge.checkpoint.recipes import ModelSpec, read_json, resolve
 from qsched_edge.evaluate import cells
 from qsched_edge.evaluate.contrasts import differences, flat
 from qsched_edge.evaluate.run import classifier_of
 from qsched_edge.evaluate.sizes import fp16_bytes
-from qsched_edge.export import ExportSettings, export
-from qsched_edge.inspection import inspect
+from qsched_edge.export.run import ExportSettings, export
+from qsched_edge.foreign.inspection import inspect
 from qsched_edge.observe.observation import Calibration, write_feeds
 from qsched_edge.observe.trajectory import read_feeds, recorded, spread
 from qsched_edge.prompts import read_prompts
 from qsched_edge.quantize import whole_graph
 from qsched_edge.quantize.rewrite import GRAPH
 from qsched_edge.quantize.scheme import pack, unpack
-from qsched_edge.recipes import ModelSpec, read_json, resolve
-from qsched_edge.staging import Staging, write_json, write_text
+from qsched_edge.work.staging import Staging, write_json, write_text
 
 ROUNDS = 15
 REFERENCE = "float32"

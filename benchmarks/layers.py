@@ -19,9 +19,9 @@ import numpy as np
 import onnx_ir as ir
 
 from benchmarks.remembered import captures_remembered
-from qsched_edge.export import ExportSettings, export, weights_of
-from qsched_edge.journal import Journal
-from qsched_edge.memory import RamLimit
+from qsched_edge.checkpoint.recipes import ModelSpec, resolve
+from qsched_edge.checkpoint.weights import Weights
+from qsched_edge.export.run import ExportSettings, export, weights_of
 from qsched_edge.observe import allocation, sensitivity
 from qsched_edge.observe.allocation import Option
 from qsched_edge.observe.observation import MomentsOf, Observation, write_feeds, write_moments
@@ -31,9 +31,9 @@ from qsched_edge.prompts import read_prompts
 from qsched_edge.quantize.encode import WeightRows
 from qsched_edge.quantize.moments import output_error
 from qsched_edge.quantize.scheme import Scheme
-from qsched_edge.recipes import ModelSpec, resolve
-from qsched_edge.staging import Staging, write_json, write_text
-from qsched_edge.weights import Weights
+from qsched_edge.work.journal import Journal
+from qsched_edge.work.memory import RamLimit
+from qsched_edge.work.staging import Staging, write_json, write_text
 
 METHODS = ("rtn", "mse, nothing observed", "mse", "gptq")
 EVERY = 6

@@ -23,21 +23,21 @@ from qsched_runtime import Coefficients, Sampler
 from qsched_runtime import manifest as manifests
 
 from benchmarks.remembered import captures_remembered
-from qsched_edge import bundle as bundles
+from qsched_edge.bundle import write as bundles
 from qsched_edge.calibrate.inputs import judge_of
+from qsched_edge.checkpoint.recipes import ModelSpec, read_json, resolve
 from qsched_edge.evaluate import cells
 from qsched_edge.evaluate.contrasts import differences, flat
 from qsched_edge.evaluate.run import classifier_of
 from qsched_edge.evaluate.sizes import fp16_bytes
-from qsched_edge.export import ExportSettings, export, target_of
+from qsched_edge.export.run import ExportSettings, export, target_of
 from qsched_edge.intervals import paired_difference
-from qsched_edge.memory import RamLimit
 from qsched_edge.observe.observation import Calibration, Observation, write_feeds, write_moments
 from qsched_edge.prompts import read_prompts
 from qsched_edge.quantize.rewrite import GRAPH
 from qsched_edge.quantize.scheme import CHANNEL
-from qsched_edge.recipes import ModelSpec, read_json, resolve
-from qsched_edge.staging import Staging, write_json, write_text
+from qsched_edge.work.memory import RamLimit
+from qsched_edge.work.staging import Staging, write_json, write_text
 
 REFERENCE, BASE = "FP32", "rtn W4 g64"
 

@@ -20,8 +20,8 @@ import onnx
 from PIL import Image, ImageDraw, ImageFont
 
 from qsched_edge.errors import QSchedError
+from qsched_edge.foreign.run import Report, Settings, quantize
 from qsched_edge.quantize.scheme import Scheme
-from qsched_edge.quantize_graph import Report, Settings, quantize
 
 ROOT = Path(__file__).parent.parent
 SENTENCE = "The quick brown fox jumps over 13 lazy dogs."

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from qsched_edge import export as stage
 from qsched_edge.capture.graph import Captured
+from qsched_edge.export import run as stage
 from qsched_edge.pipelines.layout import ComponentPlan
 
 

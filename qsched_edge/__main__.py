@@ -7,7 +7,7 @@ import sys
 
 def main() -> None:
     try:
-        from qsched_edge.cli import run_app
+        from qsched_edge.cli.app import run_app
     except ModuleNotFoundError as error:
         print(f'error: the command line needs {error.name}: pip install "qsched-edge[all]"', file=sys.stderr)
         raise SystemExit(1) from None

@@ -104,8 +104,8 @@ evaluator = "{ROOT}/models/emoji-evaluator"
 @pytest.fixture(scope="session")
 def bundles(recipe: Path) -> dict[int, Path]:
     """The miniature exported at 32 and 4 bits."""
-    from qsched_edge.export import ExportSettings, export
-    from qsched_edge.recipes import resolve
+    from qsched_edge.checkpoint.recipes import resolve
+    from qsched_edge.export.run import ExportSettings, export
 
     spec = resolve(str(recipe))
     return {

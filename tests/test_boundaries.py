@@ -28,7 +28,8 @@ def test_runtime_imports_numpy_onnxruntime_and_the_standard_library_only() -> No
 
 
 def test_command_line_starts_without_heavy_packages() -> None:
-    code = "import sys; sys.argv[1:] = ['--help']\ntry:\n import qsched_edge.cli as c; c.app()\nexcept SystemExit: pass"
+    start = "import qsched_edge.cli.app as c\ntry:\n c.app()\nexcept SystemExit: pass"
+    code = f"import sys\nsys.argv[1:] = ['--help']\n{start}"
     assert not loaded_after(code) & set(HEAVY) - {"typer"}
 
 

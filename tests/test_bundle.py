@@ -9,7 +9,7 @@ import pytest
 from qsched_runtime import BundleError, Coefficients, Sampler
 from qsched_runtime import manifest as manifests
 
-from qsched_edge.bundle import bundle_bytes, verify, write_coefficients
+from qsched_edge.bundle.write import bundle_bytes, verify, write_coefficients
 
 
 @pytest.fixture

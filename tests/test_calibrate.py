@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from qsched_runtime import Coefficients, Sampler
 from qsched_runtime import manifest as manifests
 
-from qsched_edge.bundle import verify
+from qsched_edge.bundle.write import verify
 from qsched_edge.calibrate.budget import Budget
 from qsched_edge.calibrate.inputs import judge_of
 from qsched_edge.calibrate.memo import Memo
@@ -22,16 +22,16 @@ from qsched_edge.calibrate.objective import Objective
 from qsched_edge.calibrate.run import calibrate
 from qsched_edge.calibrate.safeguards import collapse, departure, saturation, warnings_of
 from qsched_edge.calibrate.search import Proposal
+from qsched_edge.calibrate.searches.space import at_bounds
 from qsched_edge.calibrate.settings import Settings
-from qsched_edge.calibrate.space import at_bounds
 from qsched_edge.calibrate.verdicts import DECIDERS, Verdict, choose, ships
+from qsched_edge.checkpoint.recipes import resolve
 from qsched_edge.errors import BundleError, PromptsError, RequestError
 from qsched_edge.evaluate import run as evaluation
 from qsched_edge.intervals import Interval
 from qsched_edge.jaq.loss import Scores
-from qsched_edge.journal import Journal
 from qsched_edge.prompts import read_prompts
-from qsched_edge.recipes import resolve
+from qsched_edge.work.journal import Journal
 
 FEW = Settings(search=("grid", "gradient"), points=3, iterations=2, fit_prompts=4, heldout_prompts=4, threads=1)
 PROMPTS = ("a red apple, noto style", "a cat face, fluent style")

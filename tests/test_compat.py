@@ -12,8 +12,8 @@ from conftest import ROOT
 from qsched_runtime import Sampler
 from test_families import PROMPTS, spec
 
-from qsched_edge.export import Choices, ExportSettings, export
-from qsched_edge.recipes import ModelSpec
+from qsched_edge.checkpoint.recipes import ModelSpec
+from qsched_edge.export.run import Choices, ExportSettings, export
 
 __all__ = ["spec"]
 pytestmark = pytest.mark.compat

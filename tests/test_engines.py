@@ -13,7 +13,7 @@ from qsched_edge.calibrate.engines.local import Local
 from qsched_edge.calibrate.inputs import terms_of
 from qsched_edge.calibrate.jobs import Drawn, Job, Setup, Worker
 from qsched_edge.calibrate.settings import Settings
-from qsched_edge.recipes import resolve
+from qsched_edge.checkpoint.recipes import resolve
 
 DRAWN = Drawn(tuple(f"a red apple, noto style {i}" for i in range(12)), 0)
 CANDIDATES = [Coefficients(np.ones(4), np.linspace(v, 1, 4)) for v in (1.0, 1.1, 0.9)]

@@ -8,11 +8,11 @@ import pytest
 import scipy.linalg
 from conftest import ROOT, cli
 
+from qsched_edge.ablate.judged import closed
 from qsched_edge.calibrate.search import SEARCHES
 from qsched_edge.errors import MetricError
 from qsched_edge.evaluate.classifier import Classifier
 from qsched_edge.evaluate.frechet import Frechet, Gaussian
-from qsched_edge.evaluate.judged import closed
 from qsched_edge.evaluate.page import difference
 from qsched_edge.intervals import interval, paired_difference
 

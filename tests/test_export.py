@@ -8,11 +8,11 @@ import onnx
 import pytest
 from qsched_runtime import manifest as manifests
 
-import qsched_edge.export as stage
+import qsched_edge.export.run as stage
+from qsched_edge.checkpoint.recipes import read_recipe, recipe_names, resolve
 from qsched_edge.errors import OutputExistsError, RecipeError, WeightsError
-from qsched_edge.export import ExportSettings, export
+from qsched_edge.export.run import ExportSettings, export
 from qsched_edge.quantize.store import Packed, Stored, TensorStore
-from qsched_edge.recipes import read_recipe, recipe_names, resolve
 
 
 def test_graphs_keep_to_what_all_runtimes_read(bundles: dict[int, Path]) -> None:

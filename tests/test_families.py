@@ -15,8 +15,8 @@ from qsched_runtime import Sampler
 from qsched_edge.calibrate.decoder import Decoder
 from qsched_edge.calibrate.settings import Settings as CalibrationSettings
 from qsched_edge.calibrate.workshop import setup_of
-from qsched_edge.export import Choices, ExportSettings, export
-from qsched_edge.recipes import ModelSpec, resolve
+from qsched_edge.checkpoint.recipes import ModelSpec, resolve
+from qsched_edge.export.run import Choices, ExportSettings, export
 
 PROMPTS = ["a red apple, noto style", "an ant, twemoji style, on a blue background"]
 SIZES = [(16, 16), (24, 32)]

@@ -13,14 +13,14 @@ from graphs import model, normal, operators, restored, run, saved, with_weights
 from onnx import TensorProto, helper, numpy_helper
 
 from qsched_edge.errors import OutputExistsError, QuantizeError, WeightsError
-from qsched_edge.memory import RamLimit
+from qsched_edge.foreign.graph_weights import GraphWeights
+from qsched_edge.foreign.reading import read_graph
+from qsched_edge.foreign.run import Report, Settings, quantize
 from qsched_edge.quantize import rewrite
 from qsched_edge.quantize.encode import WeightRows
-from qsched_edge.quantize.graph_weights import GraphWeights
-from qsched_edge.quantize.reading import read_graph
 from qsched_edge.quantize.scheme import Scheme
 from qsched_edge.quantize.store import Packed
-from qsched_edge.quantize_graph import Report, Settings, quantize
+from qsched_edge.work.memory import RamLimit
 
 W4 = Scheme(4, 32)
 N = helper.make_node
@@ -277,7 +277,7 @@ def test_large_outputs_have_a_data_file_and_force_replaces_both(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     graph, output = external(tmp_path), tmp_path / "out.onnx"
-    monkeypatch.setattr("qsched_edge.quantize_graph.ONE_FILE", 10)
+    monkeypatch.setattr("qsched_edge.foreign.run.ONE_FILE", 10)
     quantize(graph, output, Settings(W4), quiet=True)
     x = normal(3, 48, seed=1)
     expected = run(output, {"x": x})
@@ -311,7 +311,7 @@ def test_an_interrupted_run_leaves_no_output_and_goes_on(tmp_path: Path, monkeyp
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("qsched_edge.quantize_graph.compare", interrupted)
+        patch.setattr("qsched_edge.foreign.run.compare", interrupted)
         with pytest.raises(KeyboardInterrupt):
             quantize(graph, output, Settings(W4), quiet=True)
     assert not output.exists()
@@ -486,10 +486,10 @@ def test_a_memory_limit_without_room_to_run_leaves_the_error_unmeasured(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     graph, limit = many_layers(tmp_path), 4 * 2**30
-    monkeypatch.setattr("qsched_edge.memory.peak_bytes", lambda: limit - 2**26)
+    monkeypatch.setattr("qsched_edge.work.memory.peak_bytes", lambda: limit - 2**26)
     found = quantize(graph, tmp_path / "a.onnx", Settings(W4, ram=RamLimit(limit)), quiet=True)
     assert found.difference is not None
-    monkeypatch.setattr("qsched_edge.quantize_graph.RUNNING", 4)
+    monkeypatch.setattr("qsched_edge.foreign.run.RUNNING", 4)
     found = quantize(graph, tmp_path / "b.onnx", Settings(W4, ram=RamLimit(limit)), quiet=True)
     assert found.difference is None
     assert "not measured: --max-ram leaves no room" in found.text()

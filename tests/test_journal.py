@@ -15,9 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from qsched_runtime import Coefficients
 
-from qsched_edge.bundle import write_coefficients
+from qsched_edge.bundle.write import write_coefficients
 from qsched_edge.calibrate.jobs import Drawn, Job
-from qsched_edge.calibrate.lock import locked
 from qsched_edge.calibrate.pictures import Pictures
 from qsched_edge.calibrate.run import calibrate
 from qsched_edge.calibrate.search import Proposal
@@ -26,7 +25,8 @@ from qsched_edge.calibrate.verdicts import gains
 from qsched_edge.calibrate.workshop import open_workshop
 from qsched_edge.errors import RequestError
 from qsched_edge.jaq.loss import Loss, Scores
-from qsched_edge.journal import Journal
+from qsched_edge.work.journal import Journal
+from qsched_edge.work.lock import locked
 
 
 class Echo:
@@ -78,7 +78,7 @@ def test_one_process_at_a_time_calibrates_a_bundle(bundles: dict[int, Path], rec
     beside.mkdir()
     (beside / "journal.jsonl").write_text("the other's")
     code = (
-        "import sys; from pathlib import Path; from qsched_edge.calibrate.lock import locked\n"
+        "import sys; from pathlib import Path; from qsched_edge.work.lock import locked\n"
         "with locked(Path(sys.argv[1])): print('mine', flush=True); sys.stdin.read()"
     )
     command = [sys.executable, "-c", code, str(folder)]

@@ -14,11 +14,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
+from qsched_edge.checkpoint.lora import FusedWeights, LoraFile, lora_components, updates
+from qsched_edge.checkpoint.weights import Weights, weight_files
 from qsched_edge.errors import WeightsError
-from qsched_edge.lora import FusedWeights, LoraFile, lora_components, updates
-from qsched_edge.weights import Weights, weight_files
 
-pytest.importorskip("peft")  # diffusers fuses through it; qsched_edge.lora does without
+pytest.importorskip("peft")  # diffusers fuses through it; qsched_edge.checkpoint.lora does without
 
 RANK, ALPHA = 4, 3.0
 ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")

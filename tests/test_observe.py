@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 from qsched_runtime import manifest as manifests
 from qsched_runtime.sessions import Graph
 
-import qsched_edge.export as stage
+import qsched_edge.export.run as stage
+from qsched_edge.checkpoint.recipes import ModelSpec, read_layers, resolve
+from qsched_edge.checkpoint.weights import Weights, weight_files
 from qsched_edge.errors import QuantizeError, RecipeError
-from qsched_edge.export import Calibration, ExportSettings, export, target_of
-from qsched_edge.journal import Journal
-from qsched_edge.memory import RamLimit
+from qsched_edge.export.run import Calibration, ExportSettings, export, target_of
 from qsched_edge.observe import accumulate, sensitivity
 from qsched_edge.observe.accumulate import MomentsFolder, block_widths, observe, rounds
 from qsched_edge.observe.allocation import Option, Target, allocate
@@ -28,8 +28,8 @@ from qsched_edge.observe.trajectory import read_feeds, record, recorded, spread
 from qsched_edge.prompts import read_prompts
 from qsched_edge.quantize.rewrite import write_graph
 from qsched_edge.quantize.scheme import Scheme
-from qsched_edge.recipes import ModelSpec, read_layers, resolve
-from qsched_edge.weights import Weights, weight_files
+from qsched_edge.work.journal import Journal
+from qsched_edge.work.memory import RamLimit
 
 FEW = Calibration(count=6)
 

@@ -9,9 +9,9 @@ from conftest import ROOT
 
 from qsched_edge.calibrate.inputs import prompt_sets
 from qsched_edge.calibrate.safeguards import shared
+from qsched_edge.checkpoint.recipes import resolve
 from qsched_edge.errors import PromptsError
 from qsched_edge.prompts import read_prompts
-from qsched_edge.recipes import resolve
 from training.captions import combinations
 
 PROMPTS = ROOT / "calib_prompts"

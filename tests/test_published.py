@@ -20,17 +20,17 @@ from qsched_runtime.manifest import read as read_manifest
 from safetensors.torch import load_file, save_file
 from test_families import FAMILIES, PROMPTS, SIZES, assert_same
 
-from qsched_edge import hub
 from qsched_edge.calibrate.decoder import Decoder
+from qsched_edge.checkpoint import hub
+from qsched_edge.checkpoint.hub import HubId, hub_id
+from qsched_edge.checkpoint.recipes import ModelSpec, locate, plain_recipe, read_recipe, resolve
+from qsched_edge.checkpoint.stock import with_defaults
+from qsched_edge.checkpoint.tokenizers import load_tokenizer
+from qsched_edge.checkpoint.weights import Weights, weight_files
 from qsched_edge.errors import QSchedError, RecipeError, WeightsError
-from qsched_edge.export import ExportSettings, export
-from qsched_edge.hub import HubId, hub_id
+from qsched_edge.export.run import ExportSettings, export
 from qsched_edge.pipelines import Choices, layout_of
 from qsched_edge.pipelines.parts import autoencoder_plans
-from qsched_edge.recipes import ModelSpec, locate, plain_recipe, read_recipe, resolve
-from qsched_edge.stock import with_defaults
-from qsched_edge.tokenizer_files import load_tokenizer
-from qsched_edge.weights import Weights, weight_files
 
 HEAD = 'title = "Miniature"\nlicense = "CC0-1.0"\ngroup_size = 16\nsteps = [4]\nguidance = 0.0\n'
 ATTENTION = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}

@@ -96,8 +96,8 @@ def test_quantized_graph_computes_with_the_dequantized_weights(tmp_path: Path, b
     from safetensors.torch import save_file
 
     from qsched_edge.capture.graph import Port, capture
+    from qsched_edge.checkpoint.weights import Weights
     from qsched_edge.quantize.rewrite import write_graph
-    from qsched_edge.weights import Weights
 
     class Network(torch.nn.Module):
         def __init__(self) -> None:
@@ -140,8 +140,8 @@ def test_captured_tables_and_8_bit_activations(tmp_path: Path) -> None:
     from safetensors.torch import save_file
 
     from qsched_edge.capture.graph import Port, capture
+    from qsched_edge.checkpoint.weights import Weights
     from qsched_edge.quantize.rewrite import write_graph
-    from qsched_edge.weights import Weights
 
     class Encoder(torch.nn.Module):
         def __init__(self) -> None:

@@ -10,14 +10,14 @@ import pytest
 import torch
 from tokenizers import AddedToken
 
-import qsched_edge.export as stage
+import qsched_edge.export.run as stage
+from qsched_edge.checkpoint.checks import check_recipe
+from qsched_edge.checkpoint.recipes import ModelSpec, Recipe, read_layers, read_recipe, recipe_names, resolve
+from qsched_edge.checkpoint.weights import weight_files
 from qsched_edge.errors import QSchedError, RecipeError, WeightsError
-from qsched_edge.export import ExportSettings, export
+from qsched_edge.export.run import ExportSettings, export
 from qsched_edge.observe.observation import Calibration
 from qsched_edge.pipelines import Choices, layout_of
-from qsched_edge.recipe_checks import check_recipe
-from qsched_edge.recipes import ModelSpec, Recipe, read_layers, read_recipe, recipe_names, resolve
-from qsched_edge.weights import weight_files
 
 HEAD = {"title": '"M"', "source": '"miniature"', "license": '"CC0-1.0"', "steps": "[4]", "guidance": "0"}
 

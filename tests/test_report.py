@@ -10,7 +10,7 @@ from conftest import cli
 from qsched_runtime import Coefficients, Sampler
 from qsched_runtime import manifest as manifests
 
-from qsched_edge.bundle import coefficients_json, write_coefficients
+from qsched_edge.bundle.write import coefficients_json, write_coefficients
 from qsched_edge.evaluate.cells import METRICS, Cell, last_latents
 from qsched_edge.evaluate.contrasts import BEYOND, CELLS, compared, differences, flat
 from qsched_edge.evaluate.frechet import Frechet, Gaussian

@@ -9,15 +9,16 @@ import numpy as np
 import pytest
 from qsched_runtime import Coefficients
 
-from qsched_edge.calibrate.check import cosine, ratio
+from qsched_edge.ablate import run as ablation
+from qsched_edge.bundle.card import scheduler_json
 from qsched_edge.calibrate.inputs import drawn_of
 from qsched_edge.calibrate.memo import Ledger
 from qsched_edge.calibrate.run import started
 from qsched_edge.calibrate.search import Books, Point, Proposal
+from qsched_edge.calibrate.searches.gradient_check import cosine, ratio
 from qsched_edge.calibrate.settings import SEED_STRIDE, SEEDS, Settings
-from qsched_edge.card import scheduler_json
 from qsched_edge.errors import MetricError, RequestError
-from qsched_edge.evaluate import ablation, plots
+from qsched_edge.evaluate import plots
 from qsched_edge.evaluate.cells import REPORT_SEEDS
 from qsched_edge.jaq.judge import QUALITY, TEXT_IMAGE, TermSettings, term_of
 from qsched_edge.prompts import PromptSet

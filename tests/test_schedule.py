@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from qsched_runtime import BundleError, Coefficients, ScheduleTable
 from qsched_runtime.noise import TorchNoise
 
+from qsched_edge.checkpoint.recipes import Recipe, read_recipe, recipe_names
+from qsched_edge.checkpoint.schedule import Sampling, fingerprint, probe, stock_config
 from qsched_edge.errors import ScheduleError
-from qsched_edge.recipes import Recipe, read_recipe, recipe_names
-from qsched_edge.schedule import Sampling, fingerprint, probe, stock_config
 
 BETAS = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "steps_offset": 1}
 CASES = [

@@ -15,11 +15,11 @@ from hypothesis import strategies as st
 from onnx import helper
 
 from qsched_edge.errors import QuantizeError
+from qsched_edge.foreign.run import Report, Settings, quantize
 from qsched_edge.quantize.encode import ENCODERS, WeightRows, stored_bytes
 from qsched_edge.quantize.layout import LAYOUTS
 from qsched_edge.quantize.resident import Resident, resident
 from qsched_edge.quantize.scheme import GROUP_SIZES, Scheme, pack, unpack
-from qsched_edge.quantize_graph import Report, Settings, quantize
 
 N = helper.make_node
 SCHEMES = st.builds(
@@ -141,7 +141,7 @@ LARGE = {
 @pytest.mark.parametrize("case", LARGE)
 def test_onnxruntime_keeps_4_bit_weights_packed(case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """4.2 million weights would be 16 MB of float32."""
-    monkeypatch.setattr("qsched_edge.quantize_graph.ONE_FILE", 0)
+    monkeypatch.setattr("qsched_edge.foreign.run.ONE_FILE", 0)
     node, shape, x = LARGE[case]
     proto = model([node], {"x": x}, {"w": normal(*shape)}, opset=21)
     output, _ = converted(proto, tmp_path, Scheme(4, 0 if "channel" in case else 64))
@@ -157,7 +157,7 @@ import sys
 from pathlib import Path
 import numpy as np
 from qsched_runtime.sessions import Graph
-from qsched_edge.memory import current_bytes
+from qsched_edge.work.memory import current_bytes
 before = current_bytes()
 graph = Graph(Path(sys.argv[1]), ["CPUExecutionProvider"], memory=sys.argv[2], threads=1)
 graph({"x": np.ones((1, 910, 3, 3), np.float32)})
@@ -167,7 +167,7 @@ print(current_bytes() - before)
 
 def test_a_run_gives_back_the_convolutions_it_unpacked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """While its operator runs, such a weight is float32; how much onnxruntime itself takes differs by machine."""
-    monkeypatch.setattr("qsched_edge.quantize_graph.ONE_FILE", 0)
+    monkeypatch.setattr("qsched_edge.foreign.run.ONE_FILE", 0)
     node, shape, x = LARGE["conv"]
     output, _ = converted(model([node], {"x": x}, {"w": normal(*shape)}, opset=21), tmp_path, Scheme(4, 64))
     grown = {m: int(subprocess.check_output([sys.executable, "-c", RUN_ONCE, output, m])) for m in ("low", "fast")}

@@ -10,14 +10,14 @@ import scipy.optimize
 from qsched_runtime import Coefficients, ScheduleTable
 
 from qsched_edge.calibrate.budget import Budget
-from qsched_edge.calibrate.closed import Paired, Prediction, affine_channel, dns, landing, ptqd, q_drift
 from qsched_edge.calibrate.jobs import Drawn, Job
 from qsched_edge.calibrate.pairs import sums
 from qsched_edge.calibrate.pictures import Pictures
 from qsched_edge.calibrate.search import Problem, Tuning, propose
-from qsched_edge.calibrate.space import HIGH, LOW
+from qsched_edge.calibrate.searches.closed import Paired, Prediction, affine_channel, dns, landing, ptqd, q_drift
+from qsched_edge.calibrate.searches.space import HIGH, LOW
 from qsched_edge.jaq.loss import Loss
-from qsched_edge.journal import Journal
+from qsched_edge.work.journal import Journal
 
 STEPS, CHANNELS = 4, 2
 BEST_X, BEST_EPS = np.array([1.0, 1.02, 0.97, 1.05]), np.array([1.06, 0.98, 1.03, 0.96])

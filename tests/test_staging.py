@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from qsched_edge.errors import OutputExistsError, QSchedError
-from qsched_edge.staging import Staging, write_json
+from qsched_edge.work.staging import Staging, write_json
 
 
 def make(folder: Path) -> None:

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from qsched_runtime.manifest import LatentSpec
 
-from qsched_edge.recipes import read_json
-from qsched_edge.weights import Weights, weight_files
+from qsched_edge.checkpoint.recipes import read_json
+from qsched_edge.checkpoint.weights import Weights, weight_files
 
 if TYPE_CHECKING:
     import torch

@@ -8,13 +8,13 @@ from typing import Any
 
 from qsched_runtime import manifest as manifests
 
-from qsched_edge import bundle as bundles
+from qsched_edge.bundle import write as bundles
 from qsched_edge.calibrate.jobs import Drawn
 from qsched_edge.calibrate.settings import HELDOUT_SEEDS, SEED_STRIDE, Settings
+from qsched_edge.checkpoint.recipes import Recipe
 from qsched_edge.errors import BundleError, PromptsError, QSchedError
 from qsched_edge.jaq.judge import Judge, TermSettings
 from qsched_edge.prompts import PromptSet, read_prompts
-from qsched_edge.recipes import Recipe
 
 
 def recipe_path(recipe: Recipe, name: str) -> Path:

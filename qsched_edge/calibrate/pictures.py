@@ -12,8 +12,8 @@ from qsched_runtime import Coefficients
 from qsched_edge.calibrate.engines import Engine
 from qsched_edge.calibrate.jobs import Drawn, Job
 from qsched_edge.jaq.loss import Loss, Scores
-from qsched_edge.journal import Journal
-from qsched_edge.staging import digest
+from qsched_edge.work.journal import Journal
+from qsched_edge.work.staging import digest
 
 
 @dataclass(frozen=True)

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from qsched_edge.bundle import coefficients_json
+from qsched_edge.bundle.write import coefficients_json
 from qsched_edge.calibrate.search import Proposal
-from qsched_edge.calibrate.space import BIAS, HIGH, LOW
+from qsched_edge.calibrate.searches.space import BIAS, HIGH, LOW
 from qsched_edge.calibrate.verdicts import Verdict
 
 

@@ -10,20 +10,20 @@ from typing import Any
 from qsched_runtime import Coefficients
 from qsched_runtime import manifest as manifests
 
-from qsched_edge import bundle as bundles
-from qsched_edge import progress
+from qsched_edge.bundle import write as bundles
+from qsched_edge.bundle.card import versions
 from qsched_edge.calibrate.inputs import scorer_hash, uncalibrated_at
-from qsched_edge.calibrate.lock import locked
 from qsched_edge.calibrate.record import BOUNDS, Result, candidate_json
 from qsched_edge.calibrate.safeguards import UNCOMPARED, collapse, departure, saturation, shared, too_few, warnings_of
 from qsched_edge.calibrate.search import STARTED, Problem, Proposal, propose
 from qsched_edge.calibrate.settings import Settings
 from qsched_edge.calibrate.verdicts import Verdict, choose, judge, ships
 from qsched_edge.calibrate.workshop import PLACE_OPTIONS, Workshop, open_workshop
-from qsched_edge.card import versions
 from qsched_edge.jaq.judge import Judge
 from qsched_edge.jaq.loss import Loss, Scores
-from qsched_edge.staging import digest
+from qsched_edge.work import progress
+from qsched_edge.work.lock import locked
+from qsched_edge.work.staging import digest
 
 
 def calibrate(

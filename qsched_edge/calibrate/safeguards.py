@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from qsched_edge.calibrate.search import Proposal
-from qsched_edge.calibrate.space import at_bounds
+from qsched_edge.calibrate.searches.space import at_bounds
 from qsched_edge.calibrate.verdicts import DECIDERS, Verdict
 from qsched_edge.jaq.judge import Term
 from qsched_edge.jaq.loss import Scores

@@ -23,13 +23,13 @@ from qsched_edge.jaq.loss import Loss
 from qsched_edge.lookup import lookup
 
 SEARCHES = {
-    "grid": "qsched_edge.calibrate.grid:search",
-    "line": "qsched_edge.calibrate.line:search",
-    "free": "qsched_edge.calibrate.free:search",
-    "channel": "qsched_edge.calibrate.channel:search",
-    "gradient": "qsched_edge.calibrate.gradient:search",
-    "blackbox": "qsched_edge.calibrate.blackbox:search",
-    "closed": "qsched_edge.calibrate.closed:search",
+    "grid": "qsched_edge.calibrate.searches.grid:search",
+    "line": "qsched_edge.calibrate.searches.line:search",
+    "free": "qsched_edge.calibrate.searches.free:search",
+    "channel": "qsched_edge.calibrate.searches.channel:search",
+    "gradient": "qsched_edge.calibrate.searches.gradient:search",
+    "blackbox": "qsched_edge.calibrate.searches.blackbox:search",
+    "closed": "qsched_edge.calibrate.searches.closed:search",
 }
 STARTED = ("free", "channel", "gradient", "blackbox")  # begin at the problem's `start`, the others nowhere
 AUTO = ("free",)  # what `auto` runs: see the measurements in docs/calibration.md

@@ -11,7 +11,8 @@ import numpy as np
 from qsched_runtime import Coefficients
 from qsched_runtime import manifest as manifests
 
-from qsched_edge import bundle as bundles
+from qsched_edge.bundle import write as bundles
+from qsched_edge.bundle.card import versions
 from qsched_edge.calibrate.budget import Budget
 from qsched_edge.calibrate.engines import ENGINES, Cluster, Engine
 from qsched_edge.calibrate.inputs import (
@@ -27,13 +28,12 @@ from qsched_edge.calibrate.jobs import Drawn, Setup
 from qsched_edge.calibrate.pictures import Pictures
 from qsched_edge.calibrate.search import Problem
 from qsched_edge.calibrate.settings import Settings
-from qsched_edge.card import versions
+from qsched_edge.checkpoint.recipes import ModelSpec, resolve
 from qsched_edge.jaq.loss import Loss, Scores, weights_of
-from qsched_edge.journal import Journal
 from qsched_edge.lookup import lookup
 from qsched_edge.pipelines.parts import autoencoder_of, choices_of
 from qsched_edge.prompts import PromptSet
-from qsched_edge.recipes import ModelSpec, resolve
+from qsched_edge.work.journal import Journal
 
 Advance = Callable[[int], None]
 SEARCH_OPTIONS = (

@@ -13,8 +13,8 @@ from typing import Any
 from qsched_runtime import Coefficients, Sampler
 from qsched_runtime import manifest as manifests
 
-from qsched_edge import bundle as bundles
-from qsched_edge import progress
+from qsched_edge.bundle import write as bundles
+from qsched_edge.bundle.card import versions
 from qsched_edge.calibrate.inputs import (
     check_reference,
     judge_identity,
@@ -25,17 +25,17 @@ from qsched_edge.calibrate.inputs import (
     uncalibrated_at,
 )
 from qsched_edge.calibrate.settings import Settings as Calibration
-from qsched_edge.card import versions
+from qsched_edge.checkpoint.recipes import ModelSpec, resolve
 from qsched_edge.errors import MetricError, RequestError
 from qsched_edge.evaluate.cells import Cell, measure
 from qsched_edge.evaluate.classifier import Classifier
 from qsched_edge.evaluate.contrasts import CELLS, compared
-from qsched_edge.export import ExportSettings, export
+from qsched_edge.export.run import ExportSettings, export
 from qsched_edge.jaq.judge import Judge
 from qsched_edge.pipelines.parts import choices_of
 from qsched_edge.prompts import read_prompts
-from qsched_edge.recipes import ModelSpec, resolve
-from qsched_edge.staging import Staging, refuse_existing, write_json, write_text
+from qsched_edge.work import progress
+from qsched_edge.work.staging import Staging, refuse_existing, write_json, write_text
 
 CELL = "cell.npz"
 SHOWN = 12

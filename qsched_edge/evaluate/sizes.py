@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from math import prod
 
+from qsched_edge.checkpoint.recipes import ModelSpec
+from qsched_edge.checkpoint.weights import Weights, weight_files
 from qsched_edge.pipelines import Choices, layout_of
-from qsched_edge.recipes import ModelSpec
-from qsched_edge.weights import Weights, weight_files
 
 HALVES = {"vae_decoder": ("decoder.", "post_quant_conv."), "vae_encoder": ("encoder.", "quant_conv.")}
 

@@ -12,10 +12,10 @@ import onnx_ir as ir
 from qsched_runtime.sessions import Feeds, Graph
 
 from qsched_edge.errors import QuantizeError
-from qsched_edge.memory import RamLimit, peak_bytes
 from qsched_edge.observe.taps import Tap, taps_of
 from qsched_edge.observe.trajectory import read_feeds
 from qsched_edge.quantize.moments import Moments
+from qsched_edge.work.memory import RamLimit, peak_bytes
 
 ROOM = 2**31  # bytes of moments held at a time where no limit was given
 LAYERS = 48  # inputs that one replay hands out: they are all in memory at once

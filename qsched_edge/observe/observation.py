@@ -7,14 +7,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from qsched_edge import progress
+from qsched_edge.checkpoint.recipes import ModelSpec
 from qsched_edge.errors import QuantizeError
-from qsched_edge.memory import RamLimit
 from qsched_edge.observe.accumulate import MomentsFolder, observe
 from qsched_edge.observe.trajectory import record, recorded
 from qsched_edge.prompts import PromptSet, read_prompts
 from qsched_edge.quantize.moments import Moments
-from qsched_edge.recipes import ModelSpec
+from qsched_edge.work import progress
+from qsched_edge.work.memory import RamLimit
 
 MomentsOf = Callable[[str], Moments | None]
 

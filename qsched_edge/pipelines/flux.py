@@ -8,10 +8,10 @@ import numpy as np
 from qsched_runtime.manifest import Guidance
 
 from qsched_edge.capture import autoencoder, flux, t5
+from qsched_edge.checkpoint.recipes import ModelSpec
+from qsched_edge.checkpoint.schedule import Sampling
 from qsched_edge.pipelines.layout import ComponentPlan, Layout
 from qsched_edge.pipelines.parts import Choices, autoencoder_plans, check_classes, clip_plan, latent_spec
-from qsched_edge.recipes import ModelSpec
-from qsched_edge.schedule import Sampling
 
 CLASSES = {
     "transformer": ("FluxTransformer2DModel",),

@@ -10,7 +10,7 @@ from typing import Any
 from qsched_runtime.manifest import Guidance, LatentSpec
 
 from qsched_edge.capture.graph import Captured
-from qsched_edge.schedule import Sampling
+from qsched_edge.checkpoint.schedule import Sampling
 
 
 @dataclass(frozen=True)

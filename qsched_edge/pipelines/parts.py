@@ -11,9 +11,9 @@ from typing import Any
 from qsched_runtime.manifest import LatentSpec, Manifest
 
 from qsched_edge.capture import autoencoder, clip_text
+from qsched_edge.checkpoint.recipes import ModelSpec
 from qsched_edge.errors import RecipeError
 from qsched_edge.pipelines.layout import ComponentPlan
-from qsched_edge.recipes import ModelSpec
 
 
 @dataclass(frozen=True)

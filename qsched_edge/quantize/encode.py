@@ -8,14 +8,14 @@ from math import prod
 
 import numpy as np
 
+from qsched_edge.checkpoint.weights import WeightSource
 from qsched_edge.errors import QuantizeError
-from qsched_edge.memory import LARGEST_CHUNK
 from qsched_edge.quantize.layout import LAYOUTS, Layout
 from qsched_edge.quantize.methods import method
 from qsched_edge.quantize.moments import Moments
 from qsched_edge.quantize.scheme import QuantizedMatrix, Scheme, pack
 from qsched_edge.quantize.store import Packed
-from qsched_edge.weights import WeightSource
+from qsched_edge.work.memory import LARGEST_CHUNK
 
 SMALL = 1024  # weights with fewer values (norms, biases) stay float32: a Cast would cost what it saves
 

@@ -21,7 +21,7 @@ import json, sys
 from pathlib import Path
 import onnxruntime
 from qsched_runtime.sessions import Graph
-from qsched_edge.memory import current_bytes, peak_bytes
+from qsched_edge.work.memory import current_bytes, peak_bytes
 onnxruntime.InferenceSession(bytes.fromhex(sys.argv[2]), providers=["CPUExecutionProvider"])
 before, peak_before = current_bytes(), peak_bytes()
 graph = Graph(Path(sys.argv[1]), ["CPUExecutionProvider"], memory="low")

@@ -10,15 +10,15 @@ from pathlib import Path
 import onnx_ir as ir
 
 from qsched_edge.capture.graph import Captured
+from qsched_edge.checkpoint.weights import WeightSource
 from qsched_edge.errors import QuantizeError
-from qsched_edge.memory import RamLimit
 from qsched_edge.quantize.emit import CONTRIB, EMITTERS, Site, rounds_activations
 from qsched_edge.quantize.encode import ENCODERS, WeightRows, float_bits
 from qsched_edge.quantize.methods import method
 from qsched_edge.quantize.moments import Moments
 from qsched_edge.quantize.scheme import Scheme
 from qsched_edge.quantize.store import TensorStore
-from qsched_edge.weights import WeightSource
+from qsched_edge.work.memory import RamLimit
 
 GRAPH, DATA = "model.onnx", "model.onnx_data"
 TABLE = 2**17  # tables with fewer values (positions, attention biases) stay floats: little to save, much to lose

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import onnx_ir as ir
 
-from qsched_edge.staging import JOURNAL
+from qsched_edge.work.staging import JOURNAL
 
 INLINE_BYTES = 256  # smaller tensors stay inside the graph file, where an external entry would cost as much
 PAGE, LINE = 4096, 64  # alignment of large and small tensors, so that a runtime can map them

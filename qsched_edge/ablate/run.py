@@ -1,0 +1,300 @@
+"""ablate: what each part of the calibration is worth, for one bundle or several, in one report.
+
+Every row is a search from c = 1 on the same fitting prompts; its gains are measured in JAQ, TC and IQ on the same
+held-out prompts and noise. Where the recipe names an evaluator, the second judge sees the rows of the searches and
+losses. All scores go through one journal for each bundle, so that an interrupted ablation goes on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from qsched_runtime import Coefficients, Sampler
+from qsched_runtime import manifest as manifests
+
+from qsched_edge.ablate import judged as judges
+from qsched_edge.bundle.card import versions
+from qsched_edge.bundle.write import coefficients_json
+from qsched_edge.calibrate.device import open_sampler
+from qsched_edge.calibrate.inputs import judge_of, prompt_sets, uncalibrated_at
+from qsched_edge.calibrate.search import SEARCHES, Point, Proposal, propose
+from qsched_edge.calibrate.searches.space import HIGH, LOW, line
+from qsched_edge.calibrate.settings import Settings
+from qsched_edge.calibrate.workshop import Workshop, open_workshop
+from qsched_edge.checkpoint.recipes import ModelSpec, resolve
+from qsched_edge.errors import RequestError, unknown_name
+from qsched_edge.evaluate.run import classifier_of, full_precision, judges_identity
+from qsched_edge.intervals import paired_difference
+from qsched_edge.jaq.loss import LOSSES, Loss
+from qsched_edge.work import progress
+from qsched_edge.work.staging import Staging, refuse_existing, write_json, write_text
+
+EQUAL_PASSES, LOSS, COLUMNS, COUNTS = "searches at equal passes", "loss", "columns", "fitting prompts"
+GROUPS = {"searches": EQUAL_PASSES, "losses": LOSS, "columns": COLUMNS, "prompts": COUNTS}
+ON_BOTH = (f"{EQUAL_PASSES}: free", f"{LOSS}: reference")  # full precision draws with these too
+SHOWN = 6  # pictures of each row
+CURVE = 6  # points of a curve whose held-out score is measured: the last ones of each doubling of passes
+PROMPTS = (2, 4, 8, 16)  # fitting prompts of the rows that ask how many are needed
+
+
+@dataclass(frozen=True)
+class Row:
+    """One search of the ablation: `group` is the question it answers, `moves` which of (c_x, c_eps) a gradient may
+    change, `count` how many fitting prompts it sees (None: all)."""
+
+    group: str
+    name: str
+    search: str
+    loss: str = "jaq"
+    moves: tuple[bool, bool] = (True, True)
+    count: int | None = None
+
+
+@dataclass(frozen=True)
+class Judging:
+    """What the second judge sees: `prompts` held-out prompts (0: nothing), each with `seeds` noises."""
+
+    prompts: int = 64
+    seeds: int = 2
+
+
+def rows_of(fit_prompts: int, groups: Sequence[str] = tuple(GROUPS), full: bool = False) -> list[Row]:
+    """The grid first: what it takes is what every other search may take. A bundle in `full` precision is its own
+    reference, so that rows which compare with one are left out."""
+    for name in groups:
+        if name not in GROUPS:
+            raise RequestError(unknown_name("group of rows", name, GROUPS))
+    counts = [*(n for n in PROMPTS if n < fit_prompts), fit_prompts]
+    masks = (("c_x only", (True, False)), ("c_eps only", (False, True)), ("c_x and c_eps", (True, True)))
+    rows = [
+        *(Row(EQUAL_PASSES, name, name) for name in SEARCHES),
+        *(Row(LOSS, loss, "gradient", loss) for loss in LOSSES),
+        *(Row(COLUMNS, name, "gradient", moves=moves) for name, moves in masks),
+        *(Row(COUNTS, str(n), "gradient", count=n) for n in counts),
+    ]
+    compared = [r for r in rows if "reference" in (r.loss, r.name) or r.search == "closed"] if full else []
+    return [r for r in rows if r.group in {GROUPS[name] for name in groups} and r not in compared]
+
+
+def ablate(
+    folders: Sequence[Path],
+    output: Path,
+    settings: Settings,
+    judging: Judging,
+    groups: Sequence[str],
+    model: str | None,
+    force: bool,
+    quiet: bool,
+) -> dict[str, Any]:
+    """Returns the report written to `output`/report.json; `settings.points` sets the grid and so the budget."""
+    refuse_existing(output, force)
+    rows_of(settings.fit_prompts, groups)
+    folders = [folder.resolve() for folder in folders]
+    inputs = [inputs_of(folder, settings, model, quiet) for folder in folders]
+    arguments = {
+        "settings": asdict(settings), "judging": asdict(judging), "model": model, "inputs": inputs,
+        "versions": versions(),
+    }  # fmt: skip
+    with Staging(output, arguments, force) as staging:
+        sections, pictures = {}, {}
+        for i, folder in enumerate(folders):
+            subject = Subject(folder, settings, judging, tuple(groups), model, staging, i, quiet)
+            sections[folder.name], pictures[folder.name] = ablate_one(subject)
+        report = {
+            "bundles": sections,
+            "settings": settings_json(settings),
+            "judging": asdict(judging),
+            "versions": versions(),
+        }
+        from qsched_edge.ablate.page import page
+
+        write_text(staging.folder / "report.html", page(report, pictures))
+        write_json(staging.folder / "report.json", report)
+        staging.drop(p.name for p in staging.folder.iterdir() if p.is_dir())
+    return report
+
+
+def inputs_of(folder: Path, settings: Settings, model: str | None, quiet: bool) -> dict[str, Any]:
+    """All that one bundle's section depends on beside the settings."""
+    manifest = manifests.read(folder)
+    spec = resolve(model or manifest.raw["provenance"]["recipe"])
+    return {
+        "manifest": manifest.raw,
+        "reference": uncalibrated_at(reference_of(folder, manifest, spec, settings, quiet)),
+        "prompts": [s.sha256 for s in prompt_sets(spec.recipe, None, None)],
+        "judges": judges_identity(spec),
+    }
+
+
+def reference_of(folder: Path, manifest: manifests.Manifest, spec: ModelSpec, settings: Settings, quiet: bool) -> Path:
+    """The 32-bit bundle that was named, or the one beside the bundle, made now if it is not there."""
+    beside = settings.reference or folder.with_name(f"{spec.recipe.name}-w32")
+    return full_precision(spec, manifest, beside, quiet)
+
+
+def settings_json(settings: Settings) -> dict[str, Any]:
+    return {n: str(v) if isinstance(v, Path) else v for n, v in asdict(settings).items()}
+
+
+@dataclass(frozen=True)
+class Subject:
+    """One bundle's part of an ablation; `index` names its traces in the staging folder."""
+
+    folder: Path
+    settings: Settings
+    judging: Judging
+    groups: tuple[str, ...]
+    model: str | None
+    staging: Staging
+    index: int
+    quiet: bool
+
+    @property
+    def journal(self) -> Path:
+        return self.staging.folder / f"journal-{self.index}"
+
+
+def ablate_one(subject: Subject) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """The report's section of one bundle, and pictures uint8 [SHOWN, H, W, 3] by row."""
+    manifest = manifests.read(subject.folder)
+    spec = resolve(subject.model or manifest.raw["provenance"]["recipe"])
+    full = reference_of(subject.folder, manifest, spec, subject.settings, subject.quiet)
+    settings = replace(subject.settings, reference=full)
+    shop = open_workshop(subject.folder, settings, None, None, subject.model, subject.journal, compare=True)
+    try:
+        jaq, budget, found = shop.loss("jaq"), settings.budget, []
+        for row in rows_of(settings.fit_prompts, subject.groups, manifest.raw["provenance"]["bits"] == 32):
+            proposal = run_row(shop, row, budget if row.search != "grid" else "", subject.quiet)
+            budget = budget or str(proposal.passes)  # the first row's, the grid's
+            found.append({"group": row.group, "name": row.name, **measured(shop, jaq, row, proposal)})
+        section = {
+            "rows": found,
+            "budget": budget,
+            "prompts": shop.sets["heldout"].prompts[:SHOWN],
+            "surface": surface(shop, jaq) if any(r["search"] == "grid" for r in found) else None,
+            "judged": judged_rows(subject, shop, full, jaq, found),
+        }
+        return section, drawn(shop, full, found)
+    finally:
+        shop.engine.close()
+
+
+def judged_rows(
+    subject: Subject, shop: Workshop, full: Path, jaq: Loss, rows: Sequence[dict[str, Any]]
+) -> list[dict[str, Any]]:
+    """What the second judge says of the searches' and losses' coefficients; nothing where there is none to ask."""
+    if not subject.judging.prompts or not shop.spec.recipe.evaluator:
+        return []
+    held, setup = shop.prompts[1].first(subject.judging.prompts), shop.setup
+    samplers = {
+        name: open_sampler(path, setup.device, setup.providers, setup.memory, setup.threads)
+        for name, path in ((judges.FULL, full), (judges.QUANTIZED, subject.folder))
+    }
+    pair = judge_of(shop.spec.recipe), classifier_of(shop.spec)
+    bench = judges.Bench(samplers, pair, jaq, held, subject.judging.seeds)
+    shown = [row for row in rows if row["group"] in (EQUAL_PASSES, LOSS)]
+    candidates = judges.candidates_of(shown, shop.steps, ON_BOTH, subject.folder.resolve() == full.resolve())
+    return judges.judged(bench, candidates, subject.staging, f"cell-{subject.index}", subject.quiet)
+
+
+def run_row(shop: Workshop, row: Row, budget: str, quiet: bool) -> Proposal:
+    with progress.bar(f"{row.group}: {row.name}", None, "passes", quiet) as advance:
+        bounded = replace(shop, settings=replace(shop.settings, budget=budget))
+        problem = bounded.problem(shop.loss(row.loss), advance, row.count)
+        problem.tuning = replace(problem.tuning, moves=row.moves)
+        return propose(row.search, problem)
+
+
+def measured(shop: Workshop, jaq: Loss, row: Row, proposal: Proposal) -> dict[str, Any]:
+    """The proposal's held-out gains with intervals, and its curve of held-out JAQ against passes."""
+    held = shop.pictures("heldout")
+    points = thinned(proposal.curve) if row.group == EQUAL_PASSES else [proposal.curve[0], proposal.curve[-1]]
+    scores = [s for s, _ in held.scores([p.coefficients for p in points])]
+    before, after = scores[0], scores[-1]
+    gains = {"jaq": (jaq.of(after), jaq.of(before))}
+    gains |= {n: (getattr(after, n), getattr(before, n)) for n in ("text_image", "quality", "reference")}
+    return {
+        "search": row.search,
+        **coefficients_json(proposal.coefficients),
+        "passes": proposal.passes,
+        "pictures": proposal.pictures,
+        "budget_spent": proposal.spent,
+        "gains": {n: gain(*pair) for n, pair in gains.items()},
+        "curve": [[p.passes, p.fit, mean(jaq.of(s))] for p, s in zip(points, scores, strict=True)],
+        "notes": proposal.notes,
+    }
+
+
+def gain(after: np.ndarray, before: np.ndarray) -> dict[str, float] | None:
+    """The paired gain with its interval; None where a picture's term is not finite."""
+    return asdict(paired_difference(after, before, seed=0)) if np.isfinite(after - before).all() else None
+
+
+def mean(values: np.ndarray) -> float | None:
+    """None where a picture's term is not finite."""
+    return float(values.mean()) if np.isfinite(values).all() else None
+
+
+def thinned(curve: Sequence[Point]) -> list[Point]:
+    """The first point, the last, and up to CURVE between, even in the logarithm of passes."""
+    marks = np.geomspace(max(curve[0].passes, 1), max(curve[-1].passes, 1), CURVE)
+    chosen = {max(i for i, p in enumerate(curve) if p.passes <= mark + 0.5) for mark in marks}
+    return [curve[i] for i in sorted(chosen | {0, len(curve) - 1})]
+
+
+def surface(shop: Workshop, jaq: Loss) -> dict[str, Any]:
+    """Fit JAQ on the paper's grid, as `grid` has computed it: mean[s][m] for c_x from s, c_eps from m."""
+    axis, steps = np.linspace(LOW, HIGH, shop.settings.points), shop.steps
+    grid = [Coefficients(line(s, 1.0, steps), line(m, 1.0, steps)) for s in axis for m in axis]
+    means = [mean(jaq.of(s)) for s, _ in shop.pictures("fit").scores(grid)]
+    rows = range(0, len(means), len(axis))
+    return {"axis": axis.tolist(), "mean": [means[i : i + len(axis)] for i in rows]}
+
+
+def drawn(shop: Workshop, full: Path, rows: Sequence[dict[str, Any]]) -> dict[str, np.ndarray]:
+    """The first held-out prompts by full precision, by the quantized model at c = 1 and by the rows of the losses."""
+    held = shop.sets["heldout"]
+    prompts, seeds = held.prompts[:SHOWN], range(held.first_seed, held.first_seed + len(held.prompts[:SHOWN]))
+    setup = shop.setup
+    quantized, exact = (
+        open_sampler(path, setup.device, setup.providers, setup.memory, setup.threads) for path in (setup.bundle, full)
+    )
+    identity = Coefficients.identity(shop.steps)
+    wanted = {r["name"]: Coefficients(r["c_x"], r["c_eps"], r.get("bias")) for r in rows if r["group"] == LOSS}
+
+    def draw(sampler: Sampler, coefficients: Coefficients) -> np.ndarray:
+        return sampler(prompts, seed=list(seeds), num_inference_steps=shop.steps, coefficients=coefficients).images
+
+    return {
+        "full precision": draw(exact, identity),
+        "c = 1": draw(quantized, identity),
+        **{name: draw(quantized, c) for name, c in wanted.items()},
+    }
+
+
+def text_table(report: dict[str, Any]) -> str:
+    """Each bundle's rows as plain text."""
+    lines = []
+    for bundle, section in report["bundles"].items():
+        lines.append(f"{bundle}: held-out JAQ gain over c = 1, 95 % interval, network passes")
+        for row in section["rows"]:
+            g = row["gains"]["jaq"]
+            found = f"{g['estimate']:+.3f}  [{g['low']:+.3f}, {g['high']:+.3f}]" if g else "not finite"
+            lines.append(f"  {row['group']:25} {row['name']:14} {found:26} {row['passes']:8,}")
+        lines += judged_lines(section["judged"])
+    return "\n".join(lines)
+
+
+def judged_lines(rows: Sequence[dict[str, Any]]) -> list[str]:
+    """The second judge's rows as plain text: Fréchet distance with its difference to c = 1, accuracy, JAQ."""
+    lines = ["  second judge: Fréchet distance (less is better), difference to c = 1, top-1, JAQ"] if rows else []
+    for row in rows:
+        f, means = row["differences"]["frechet"], row["means"]
+        interval = f"{f['estimate']:+.2f} [{f['low']:+.2f}, {f['high']:+.2f}]"
+        name = f"{row['precision']}, {row['name']}"
+        lines.append(f"  {name:52} {means['frechet']:6.2f} {interval:22} {means['top1']:6.1%} {means['jaq']:+.3f}")
+    return lines

@@ -1,0 +1,99 @@
+"""A checkpoint's tokenizer -> the files a bundle holds of it, and what the runtime must know."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from qsched_runtime.manifest import TokenizerSpec
+
+from qsched_edge import torchvision_schema
+from qsched_edge.checkpoint.recipes import ModelSpec, read_json
+from qsched_edge.errors import RecipeError
+from qsched_edge.pipelines import Layout
+from qsched_edge.work.staging import write_json
+
+TOKENIZERS = {"CLIPTokenizer": "clip", "T5Tokenizer": "unigram"}  # class -> kind in qsched.json
+VOCABULARIES = (("tokenizer.json",), ("vocab.json", "merges.txt"), ("spiece.model",))  # any of these, complete
+
+
+@dataclass(frozen=True)
+class Tokenizer:
+    """A tokenizer of transformers, and how many tokens the text encoder reads."""
+
+    name: str
+    kind: str
+    length: int
+    stock: Any
+
+    def write(self, folder: Path) -> TokenizerSpec:
+        """Save tokenizer.json (older checkpoints lack it) and say what the runtime must know of the tokenizer."""
+        self.stock.save_pretrained(folder)
+        name_special_tokens_as_always(folder / "tokenizer_config.json")
+        bos_id = -1 if self.stock.bos_token_id is None else self.stock.bos_token_id
+        file = f"{self.name}/tokenizer.json"
+        return TokenizerSpec(
+            self.kind, file, self.length, bos_id, self.stock.eos_token_id, self.stock.pad_token_id
+        )  # fmt: skip
+
+
+def load_tokenizer(spec: ModelSpec, name: str, sequence_length: int) -> Tokenizer:
+    """Raises RecipeError for one that is missing or unreadable, or lacks the tokens that end and fill a prompt."""
+    torchvision_schema.declare()
+    import transformers
+
+    folder, stock = spec.part(name), spec.class_of(name).removesuffix("Fast")
+    if not any(all((folder / file).is_file() for file in files) for files in VOCABULARIES):
+        known = " or ".join(" with ".join(files) for files in VOCABULARIES)  # without, transformers makes an empty one
+        raise RecipeError(f"{folder} holds no tokenizer ({known}): the diffusers folder is incomplete")
+    try:
+        tokenizer = getattr(transformers, stock).from_pretrained(folder, local_files_only=True)
+    except Exception as error:  # tokenizers raises bare Exception for a file it cannot parse
+        raise RecipeError(f"{folder} cannot be read as a {stock} ({error}): the folder is damaged") from error
+    if tokenizer.eos_token_id is None or tokenizer.pad_token_id is None:
+        raise RecipeError(f"{folder}: its tokenizer names no eos_token or no pad_token")
+    kind = TOKENIZERS[stock]
+    check_added_tokens(tokenizer.added_tokens_decoder.values(), kind, name)
+    length = sequence_length if kind == "unigram" else tokenizer.model_max_length
+    return Tokenizer(name, kind, length, tokenizer)
+
+
+def load_tokenizers(spec: ModelSpec, layout: Layout) -> dict[str, Tokenizer]:
+    """All tokenizers that components read; raises RecipeError for one that does not fit its text encoder."""
+    found = {}
+    for plan in layout.components:
+        source = plan.inputs.get("input_ids")
+        if source:
+            tokenizer = load_tokenizer(spec, source["tokenizer"], layout.sequence_length)
+            check_fit(tokenizer, spec.config(plan.component), spec.part(tokenizer.name))
+            found[tokenizer.name] = tokenizer
+    return found
+
+
+def check_fit(tokenizer: Tokenizer, encoder: Mapping[str, Any], folder: Path) -> None:
+    """Every id must have a row in the encoder's table, and CLIP's a position for each token."""
+    rows, positions = encoder.get("vocab_size"), encoder.get("max_position_embeddings")
+    if rows is not None and len(tokenizer.stock) > rows:
+        raise RecipeError(f"{folder} has {len(tokenizer.stock)} tokens, its text encoder knows {rows}")
+    if tokenizer.kind == "clip" and positions is not None and tokenizer.length != positions:
+        raise RecipeError(
+            f"{folder}: its model_max_length is {tokenizer.length}, its text encoder reads {positions} tokens"
+        )
+
+
+def check_added_tokens(tokens: Iterable[Any], kind: str, name: str) -> None:
+    """Refuse what the runtime does not know; `lstrip` and `rstrip` change no ids, white space goes anyway."""
+    for token in tokens:
+        if token.single_word or (token.normalized and kind == "unigram"):
+            flag = "single_word" if token.single_word else "normalized"
+            raise RecipeError(f"{name}: its added token {token.content!r} is {flag}: save it without")
+
+
+def name_special_tokens_as_always(path: Path) -> None:
+    """transformers 5 lists extra special tokens under a key that earlier versions expect to be a table."""
+    config = read_json(path)
+    if isinstance(config.get("extra_special_tokens"), list):
+        config["additional_special_tokens"] = config.pop("extra_special_tokens")
+        write_json(path, config)
