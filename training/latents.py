@@ -11,7 +11,6 @@ from safetensors.torch import load_file, save_file
 from training import autoencoder, tokenizer
 from training.captions import combinations
 from training.drawings import CACHE, Drawings
-from training.loop import BFLOAT16
 
 VIEWS = 4
 PATH = CACHE / "latents.safetensors"
@@ -27,7 +26,7 @@ def build() -> None:
         for start in range(0, len(seen), 64):
             chosen = seen[start : start + 64]
             x = autoencoder.to_signed(np.stack([drawings.picture(c, rng) for c in chosen]))
-            with torch.autocast("cpu", torch.bfloat16, enabled=BFLOAT16):
+            with torch.autocast("cpu", torch.bfloat16):
                 latents[start : start + len(chosen), view] = vae.encode(x).latent_dist.mean.half()
     bpe = tokenizer.load()
     ids = bpe([c.caption for c in seen], padding="max_length", max_length=tokenizer.LENGTH, return_tensors="pt")
@@ -45,10 +44,10 @@ class Latents:
     scaling_factor: float
 
     def batch(self, size: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Scaled latents float32 [size, 4, 16, 16] and which captions they belong to, int64 [size], drawn at random."""
+        """Scaled latents float32 [size, 4, 16, 16] and token ids int64 [size, 24], drawn at random."""
         which, view = torch.randint(len(self.latents), (size,)), torch.randint(VIEWS, (size,))
         x0 = self.latents[which, view].float() * self.scaling_factor
-        return x0.contiguous(memory_format=torch.channels_last), which
+        return x0.contiguous(memory_format=torch.channels_last), self.ids[which].long()
 
 
 def load() -> Latents:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 from diffusers import DDIMScheduler, UNet2DConditionModel
-from safetensors.torch import load_file
+from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel
 
 from training import latents, tokenizer
-from training.loop import FIRST, Settings, averaged, train
+from training.loop import Settings, averaged, train
 
-SETTINGS = Settings("teacher", steps=3000, learning_rate=4e-4, warmup=100, cooldown=0.6, ema=0.998)
-BATCH = 32
+SETTINGS = Settings("teacher", steps=5800, learning_rate=6e-4, warmup=300, cooldown=0.274, ema=0.999)
+BATCH = 64
 EMPTY_SHARE = 0.1
 WIDTH = 192
 SCHEDULE = {
@@ -55,49 +55,34 @@ def build_text_encoder() -> CLIPTextModel:
     )
 
 
-@torch.no_grad()
-def states_of(ids: torch.Tensor) -> torch.Tensor:
-    """float32 [N, 24, 192]: what the text encoder, which is no longer trained, makes of token ids [N, 24]."""
-    encoder = text_encoder()
-    return torch.cat([encoder(some.long()).last_hidden_state for some in ids.split(256)])
-
-
-def text_encoder() -> CLIPTextModel:
-    """The first model's: it knows every caption already."""
-    encoder, stored = build_text_encoder(), load_file(FIRST / "text_encoder/model.safetensors")
-    encoder.load_state_dict({name: stored[name.removeprefix("text_model.")].float() for name in encoder.state_dict()})
-    return encoder.eval().requires_grad_(False)
-
-
-def start() -> UNet2DConditionModel:
-    """The first model's U-Net without its input for the guidance scale: it draws, and is trained on from there."""
-    unet, stored = build_unet(), load_file(FIRST / "unet/diffusion_pytorch_model.safetensors")
-    unet.load_state_dict({name: stored[name].float() for name in unet.state_dict()})
-    return unet.to(memory_format=torch.channels_last)
+def build() -> nn.ModuleDict:
+    """U-Net and text encoder, which learn together."""
+    return nn.ModuleDict({"unet": build_unet(), "text_encoder": build_text_encoder()})
 
 
 def main() -> None:
     torch.manual_seed(0)
-    model, data, schedule = start(), latents.load(), DDIMScheduler(**SCHEDULE)
-    captions, empty = states_of(data.ids), states_of(data.empty[None])
+    model = build()
+    model["unet"].to(memory_format=torch.channels_last)
+    data, schedule = latents.load(), DDIMScheduler(**SCHEDULE)
 
     def loss_of(step: int) -> torch.Tensor:
-        x0, which = data.batch(BATCH)
-        states = captions[which]
-        states[torch.rand(BATCH) < EMPTY_SHARE] = empty
-        t = ((torch.arange(BATCH) + torch.rand(BATCH)) * (1000 / BATCH)).long()  # spread evenly in every batch
-        noise = torch.randn_like(x0)
-        v = model(schedule.add_noise(x0, noise, t), t, states).sample
+        x0, ids = data.batch(BATCH)
+        ids[torch.rand(BATCH) < EMPTY_SHARE] = data.empty
+        t, noise = torch.randint(1000, (BATCH,)), torch.randn_like(x0)
+        states = model["text_encoder"](ids).last_hidden_state
+        v = model["unet"](schedule.add_noise(x0, noise, t), t, states).sample
         return F.mse_loss(v.float(), schedule.get_velocity(x0, noise, t))
 
     train(SETTINGS, model, loss_of)
 
 
-def load() -> UNet2DConditionModel:
-    model = build_unet()
+def load() -> nn.ModuleDict:
+    model = build()
     model.load_state_dict(averaged(SETTINGS.name))
     return model.eval().requires_grad_(False)
 
 
 if __name__ == "__main__":
+    print({k: round(sum(p.numel() for p in m.parameters()) / 1e6, 2) for k, m in build().items()}, "M parameters")
     main()

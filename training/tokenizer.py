@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from training.captions import combinations
-from training.loop import FIRST, RUNS
+from training.loop import RUNS
 
 FOLDER = RUNS / "tokenizer"
 LENGTH = 24
@@ -47,10 +47,11 @@ def build(folder: Path = FOLDER) -> Path:
 
 
 def load():
-    """The first model's, since its text encoder stays as it is; `build` is how it was made."""
     from transformers import CLIPTokenizer
 
-    return CLIPTokenizer.from_pretrained(FIRST / "tokenizer")
+    if not (FOLDER / "vocab.json").exists():
+        build()
+    return CLIPTokenizer.from_pretrained(FOLDER)
 
 
 if __name__ == "__main__":
