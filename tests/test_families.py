@@ -55,6 +55,7 @@ FAMILIES = {
         'scheduler_settings = { timestep_spacing = "trailing" }',
     ),
     "flux": (families.flux, "steps = [4, 1]\nguidance = 0.0\nsequence_length = 16\nheight = 16\nwidth = 16"),
+    "sd3-turbo": (families.stable_diffusion_3, "steps = [4, 1]\nguidance = 2.0\nsequence_length = 16"),
 }
 
 
@@ -118,7 +119,7 @@ def stock_pipeline(spec: ModelSpec):  # type: ignore[no-untyped-def]
 
 
 def drawn_by_diffusers(pipeline, spec: ModelSpec, **request) -> np.ndarray:  # type: ignore[no-untyped-def]
-    if spec.pipeline == "FluxPipeline":
+    if spec.recipe.sequence_length:
         request["max_sequence_length"] = spec.recipe.sequence_length
     generator = torch.Generator("cpu").manual_seed(5)
     guidance = spec.recipe.guidance
@@ -156,6 +157,7 @@ def assert_draws_alike(spec: ModelSpec, bundle: Path, oracle, size: tuple[int, i
 IMAGE_TO_IMAGE = {
     "StableDiffusionPipeline": "StableDiffusionImg2ImgPipeline",
     "StableDiffusionXLPipeline": "StableDiffusionXLImg2ImgPipeline",
+    "StableDiffusion3Pipeline": "StableDiffusion3Img2ImgPipeline",
     "FluxPipeline": "FluxImg2ImgPipeline",
     # LatentConsistencyModelImg2ImgPipeline derives other timesteps from the strength, as the README says
     "LatentConsistencyModelPipeline": "StableDiffusionImg2ImgPipeline",
@@ -170,7 +172,7 @@ def test_sampling_starts_from_a_picture_as_diffusers_does(spec: ModelSpec, bundl
     pipeline = getattr(diffusers, IMAGE_TO_IMAGE[spec.pipeline]).from_pipe(oracle)
     pipeline.set_progress_bar_config(disable=True)
     steps, sampler = max(spec.recipe.steps), Sampler.from_pretrained(bundle)
-    sizes = {"height": 16, "width": 16} if spec.pipeline == "FluxPipeline" else {}
+    sizes = {"height": 16, "width": 16} if spec.pipeline in ("FluxPipeline", "StableDiffusion3Pipeline") else {}
     for given, strength in ((pictures, 0.5), (pictures[0], 0.8), (pictures[:1], 0.3), (pictures, 1.0)):
         if int(steps * strength) == 0:
             continue

@@ -14,6 +14,7 @@ PIPELINES = {
     "LatentConsistencyModelPipeline": "qsched_edge.pipelines.stable_diffusion:layout",
     "StableDiffusionPipeline": "qsched_edge.pipelines.stable_diffusion:layout",
     "StableDiffusionXLPipeline": "qsched_edge.pipelines.stable_diffusion_xl:layout",
+    "StableDiffusion3Pipeline": "qsched_edge.pipelines.stable_diffusion_3:layout",
     "FluxPipeline": "qsched_edge.pipelines.flux:layout",
 }
 

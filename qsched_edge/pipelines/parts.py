@@ -10,7 +10,7 @@ from typing import Any
 
 from qsched_runtime.manifest import LatentSpec, Manifest
 
-from qsched_edge.capture import autoencoder, clip_text
+from qsched_edge.capture import autoencoder, clip_text, t5
 from qsched_edge.checkpoint.recipes import ModelSpec
 from qsched_edge.errors import RecipeError
 from qsched_edge.pipelines.layout import ComponentPlan
@@ -51,6 +51,19 @@ def clip_plan(spec: ModelSpec, name: str, tokenizer: str, hidden_states: bool = 
         partial(clip_text.capture_clip_text, config, length, hidden_states),
         {"input_ids": {"tokenizer": tokenizer}},
         prefixes=("text_model.", "clip."),
+    )
+
+
+def t5_plan(spec: ModelSpec, name: str, tokenizer: str, length: int) -> ComponentPlan:
+    """T5's encoder, which reads `length` tokens; its table of tokens is stored under two names."""
+    return ComponentPlan(
+        name,
+        name,
+        spec.part(name),
+        partial(t5.capture_t5, spec.config(name), length),
+        {"input_ids": {"tokenizer": tokenizer}},
+        prefixes=("transformer.",),
+        aliases={"encoder.embed_tokens.weight": "shared.weight", "shared.weight": "encoder.embed_tokens.weight"},
     )
 
 
