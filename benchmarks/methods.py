@@ -23,6 +23,7 @@ from qsched_runtime import Coefficients, Sampler
 from qsched_runtime import manifest as manifests
 
 from benchmarks.remembered import captures_remembered
+from qsched_edge import noise
 from qsched_edge.bundle import write as bundles
 from qsched_edge.calibrate.inputs import judge_of
 from qsched_edge.checkpoint.recipes import ModelSpec, read_json, resolve
@@ -33,9 +34,9 @@ from qsched_edge.evaluate.sizes import fp16_bytes
 from qsched_edge.export.run import ExportSettings, export, target_of
 from qsched_edge.intervals import paired_difference
 from qsched_edge.observe.observation import Calibration, Observation, write_feeds, write_moments
+from qsched_edge.precision import CHANNEL
 from qsched_edge.prompts import read_prompts
 from qsched_edge.quantize.rewrite import GRAPH
-from qsched_edge.quantize.scheme import CHANNEL
 from qsched_edge.work.memory import RamLimit
 from qsched_edge.work.staging import Staging, write_json, write_text
 
@@ -109,7 +110,7 @@ class Study:
 def batches(prompts: Sequence[str]) -> Iterator[tuple[list[str], list[int]]]:
     for start in range(0, len(prompts), cells.BATCH):
         some = list(prompts[start : start + cells.BATCH])
-        yield some, [cells.REPORT_SEEDS + start + i for i in range(len(some))]
+        yield some, [noise.first_stream("reporting") + start + i for i in range(len(some))]
 
 
 def relative_errors(reference: Sampler, sampler: Sampler, prompts: Sequence[str]) -> dict[str, list[float]]:

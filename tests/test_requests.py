@@ -16,11 +16,11 @@ from qsched_edge.calibrate.memo import Ledger
 from qsched_edge.calibrate.run import started
 from qsched_edge.calibrate.search import Books, Point, Proposal
 from qsched_edge.calibrate.searches.gradient_check import cosine, ratio
-from qsched_edge.calibrate.settings import SEED_STRIDE, SEEDS, Settings
+from qsched_edge.calibrate.settings import Settings
 from qsched_edge.errors import MetricError, RequestError
 from qsched_edge.evaluate import plots
-from qsched_edge.evaluate.cells import REPORT_SEEDS
 from qsched_edge.jaq.judge import QUALITY, TEXT_IMAGE, TermSettings, term_of
+from qsched_edge.noise import CHOICES, PROMPTS, first_stream
 from qsched_edge.prompts import PromptSet
 
 
@@ -33,7 +33,7 @@ from qsched_edge.prompts import PromptSet
         ({"seed": -1}, "seed -1 is out of range: use 0 to 99"),
         ({"seed": 100}, "seed 100 is out of range"),
         ({"workers": 0}, "workers 0 is too few"),
-        ({"fit_prompts": SEED_STRIDE + 1}, "fit_prompts 10001 is too many"),
+        ({"fit_prompts": PROMPTS + 1}, "fit_prompts 10001 is too many"),
     ],
 )
 def test_numbers_without_meaning_are_refused(asked: dict, message: str) -> None:
@@ -43,12 +43,12 @@ def test_numbers_without_meaning_are_refused(asked: dict, message: str) -> None:
 
 
 def test_no_two_prompt_sets_of_any_seed_share_noise() -> None:
-    texts = PromptSet(Path("x"), ("p",) * SEED_STRIDE, "")
-    most = {"fit_prompts": SEED_STRIDE, "heldout_prompts": SEED_STRIDE}
-    found = [drawn_of(Settings(seed=s, **most), texts, texts)[n] for s in range(SEEDS) for n in ("fit", "heldout")]
+    texts = PromptSet(Path("x"), ("p",) * PROMPTS, "")
+    most = {"fit_prompts": PROMPTS, "heldout_prompts": PROMPTS}
+    found = [drawn_of(Settings(seed=s, **most), texts, texts)[n] for s in range(CHOICES) for n in ("fit", "heldout")]
     ranges = sorted((d.first_seed, d.first_seed + len(d.prompts)) for d in found)
     assert all(a[1] <= b[0] for a, b in pairwise(ranges))
-    assert ranges[-1][1] <= REPORT_SEEDS == 2_000_000
+    assert ranges[-1][1] <= first_stream("reporting") == 2_000_000
     plain = drawn_of(Settings(), texts, texts)  # all published numbers are of these streams
     assert [plain[n].first_seed for n in ("fit", "heldout", "choosing", "deciding")] == [0, 10**6, 10**6, 10**6 + 32]
 

@@ -13,6 +13,7 @@ from typing import Any
 from qsched_runtime import Coefficients, Sampler
 from qsched_runtime import manifest as manifests
 
+from qsched_edge import noise
 from qsched_edge.bundle import write as bundles
 from qsched_edge.bundle.card import versions
 from qsched_edge.calibrate.inputs import (
@@ -52,7 +53,9 @@ class Settings:
     steps: int | None = None
 
     def __post_init__(self) -> None:
-        if self.prompts < 2 or self.seeds < 1:
+        noise.check_seeds(self.seeds)
+        noise.check_prompts("count", self.prompts)
+        if self.prompts < 2:
             raise RequestError(f"{self.prompts} prompts x {self.seeds} seeds give no interval: use 2 prompts or more")
 
 

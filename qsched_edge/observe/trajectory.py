@@ -10,8 +10,9 @@ import numpy as np
 from qsched_runtime import Sampler
 from qsched_runtime.sessions import Feeds
 
+from qsched_edge import noise
+
 BATCH = 4  # prompts drawn together: more is faster on small models and takes more memory on large ones
-CALIBRATION_SEEDS = 3_000_000  # far from the noise that coefficients are fitted, decided and reported on
 
 
 @dataclass(frozen=True)
@@ -36,29 +37,14 @@ def record(bundle: Path, prompts: Sequence[str], folder: Path, advance: Callable
     sampler = Sampler.from_pretrained(bundle)
     recorders = {name: Recorder(graph, folder / name) for name, graph in sampler.graphs.items()}
     watched = Sampler(sampler.manifest, recorders, sampler.tokenizers)
+    streams = noise.streams("observing", len(prompts))
     default = sampler.manifest.default_steps
     others = [n for n in sampler.manifest.schedules if n != default] or [default]
     for i, start in enumerate(range(0, len(prompts), BATCH)):
         some = list(prompts[start : start + BATCH])
-        seeds = [CALIBRATION_SEEDS + start + j for j in range(len(some))]
+        seeds = list(streams[start : start + len(some)])
         steps = others[i // 2 % len(others)] if i % 2 else default
         output = watched(some, seed=seeds, num_inference_steps=steps)
         if sampler.manifest.encoder:
             watched.encode(output.images, sampler.streams(seeds, len(seeds)))
         advance(len(some))
-
-
-def recorded(folder: Path, component: str) -> list[Path]:
-    """Files of the component's feeds, in the order they were recorded."""
-    return sorted((folder / component).glob("*.npz"))
-
-
-def read_feeds(path: Path) -> Feeds:
-    with np.load(path, allow_pickle=False) as stored:
-        return dict(stored)
-
-
-def spread(paths: Sequence[Path], count: int) -> list[Path]:
-    """At most `count` of `paths`, evenly spread over the trajectory."""
-    picked = np.linspace(0, len(paths) - 1, min(count, len(paths))).round().astype(int)
-    return [paths[i] for i in dict.fromkeys(picked)]
