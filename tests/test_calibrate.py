@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from qsched_runtime import Coefficients, Sampler
 from qsched_runtime import manifest as manifests
 
-from qsched_edge.bundle.write import verify
+from qsched_edge.bundle.verify import verify
 from qsched_edge.calibrate.budget import Budget
 from qsched_edge.calibrate.inputs import judge_of
 from qsched_edge.calibrate.memo import Memo
@@ -23,17 +23,20 @@ from qsched_edge.calibrate.run import calibrate
 from qsched_edge.calibrate.safeguards import collapse, departure, saturation, warnings_of
 from qsched_edge.calibrate.search import Proposal
 from qsched_edge.calibrate.searches.space import at_bounds
-from qsched_edge.calibrate.settings import Settings
+from qsched_edge.calibrate.settings import CalibrationSettings
 from qsched_edge.calibrate.verdicts import DECIDERS, Verdict, choose, ships
 from qsched_edge.checkpoint.recipes import resolve
 from qsched_edge.errors import BundleError, PromptsError, RequestError
 from qsched_edge.evaluate import run as evaluation
+from qsched_edge.evaluate.settings import EvaluationSettings
 from qsched_edge.intervals import Interval
 from qsched_edge.jaq.loss import Scores
 from qsched_edge.prompts import read_prompts
 from qsched_edge.work.journal import Journal
 
-FEW = Settings(search=("grid", "gradient"), points=3, iterations=2, fit_prompts=4, heldout_prompts=4, threads=1)
+FEW = CalibrationSettings(
+    search=("grid", "gradient"), points=3, iterations=2, fit_prompts=4, heldout_prompts=4, threads=1
+)
 PROMPTS = ("a red apple, noto style", "a cat face, fluent style")
 DECIDED = ("c_x", "c_eps", "shipped", "candidates")
 
@@ -43,7 +46,7 @@ def copy(bundles: dict[int, Path], tmp_path: Path) -> Path:
     return Path(shutil.copytree(bundles[4], tmp_path / "bundle"))
 
 
-def learn(folder: Path, recipe: Path, settings: Settings = FEW) -> dict:
+def learn(folder: Path, recipe: Path, settings: CalibrationSettings = FEW) -> dict:
     return calibrate(folder, settings, None, None, str(recipe), quiet=True).record
 
 
@@ -65,7 +68,7 @@ def test_the_bundle_may_be_the_folder_one_is_in(
     learn(Path(), recipe, replace(FEW, search=("line",), budget="32"))
     verify(copy)
     assert sorted(p.name for p in copy.parent.iterdir()) == ["bundle"]
-    settings = evaluation.Settings(prompts=2, seeds=1)
+    settings = EvaluationSettings(prompts=2, seeds=1)
     report = evaluation.evaluate(
         Path(), tmp_path / "report", settings, None, str(recipe), force=False, quiet=True, reference=bundles[32]
     )
@@ -265,7 +268,7 @@ def test_bad_requests_leave_the_bundle_alone(
         ({"device": "tpu"}, "unknown device 'tpu'"),
     ):
         with pytest.raises(RequestError, match=message):
-            Settings(**bad)  # type: ignore[arg-type]
+            CalibrationSettings(**bad)  # type: ignore[arg-type]
     assert (copy / "qsched.json").read_bytes() == before
 
 

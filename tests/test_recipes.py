@@ -11,12 +11,13 @@ import torch
 from tokenizers import AddedToken
 
 import qsched_edge.export.run as stage
-from qsched_edge.checkpoint.checks import check_recipe
 from qsched_edge.checkpoint.recipes import ModelSpec, Recipe, read_layers, read_recipe, recipe_names, resolve
 from qsched_edge.checkpoint.weights import weight_files
 from qsched_edge.errors import QSchedError, RecipeError, WeightsError
-from qsched_edge.export.run import ExportSettings, export
-from qsched_edge.observe.observation import Calibration
+from qsched_edge.export.check import check_recipe
+from qsched_edge.export.run import export
+from qsched_edge.export.settings import ExportSettings
+from qsched_edge.observe.settings import ObservedPrompts
 from qsched_edge.pipelines import Choices, layout_of
 
 HEAD = {"title": '"M"', "source": '"miniature"', "license": '"CC0-1.0"', "steps": "[4]", "guidance": "0"}
@@ -182,7 +183,7 @@ def test_names_and_numbers_that_fit_nothing_are_refused_before_a_weight_is_read(
 def test_more_calibration_prompts_than_there_are_are_refused_before_a_weight_is_read(
     recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked = ExportSettings(4, "gptq", calibration=Calibration(count=100_000))
+    asked = ExportSettings(4, "gptq", observed=ObservedPrompts(count=100_000))
     assert "100000 were asked for" in refused(recipe, tmp_path, monkeypatch, asked)
 
 

@@ -16,7 +16,7 @@ from qsched_edge.calibrate.memo import Ledger
 from qsched_edge.calibrate.run import started
 from qsched_edge.calibrate.search import Books, Point, Proposal
 from qsched_edge.calibrate.searches.gradient_check import cosine, ratio
-from qsched_edge.calibrate.settings import Settings
+from qsched_edge.calibrate.settings import CalibrationSettings
 from qsched_edge.errors import MetricError, RequestError
 from qsched_edge.evaluate import plots
 from qsched_edge.jaq.judge import QUALITY, TEXT_IMAGE, TermSettings, term_of
@@ -38,18 +38,22 @@ from qsched_edge.prompts import PromptSet
 )
 def test_numbers_without_meaning_are_refused(asked: dict, message: str) -> None:
     with pytest.raises(RequestError, match=message):
-        Settings(**asked)
-    Settings(k=0.0, seed=99, workers=1)
+        CalibrationSettings(**asked)
+    CalibrationSettings(k=0.0, seed=99, workers=1)
 
 
 def test_no_two_prompt_sets_of_any_seed_share_noise() -> None:
     texts = PromptSet(Path("x"), ("p",) * PROMPTS, "")
     most = {"fit_prompts": PROMPTS, "heldout_prompts": PROMPTS}
-    found = [drawn_of(Settings(seed=s, **most), texts, texts)[n] for s in range(CHOICES) for n in ("fit", "heldout")]
+    found = [
+        drawn_of(CalibrationSettings(seed=s, **most), texts, texts)[n]
+        for s in range(CHOICES)
+        for n in ("fit", "heldout")
+    ]
     ranges = sorted((d.first_seed, d.first_seed + len(d.prompts)) for d in found)
     assert all(a[1] <= b[0] for a, b in pairwise(ranges))
     assert ranges[-1][1] <= first_stream("reporting") == 2_000_000
-    plain = drawn_of(Settings(), texts, texts)  # all published numbers are of these streams
+    plain = drawn_of(CalibrationSettings(), texts, texts)  # all published numbers are of these streams
     assert [plain[n].first_seed for n in ("fit", "heldout", "choosing", "deciding")] == [0, 10**6, 10**6, 10**6 + 32]
 
 

@@ -6,7 +6,7 @@ import pytest
 from conftest import cli
 
 from qsched_edge.errors import RequestError
-from qsched_edge.evaluate.run import Settings
+from qsched_edge.evaluate.settings import EvaluationSettings
 from qsched_edge.noise import CHOICES, PROMPTS, PURPOSES, check_prompts, first_stream, streams
 
 
@@ -28,6 +28,6 @@ def test_what_leaves_a_range_is_refused() -> None:
     with pytest.raises(RequestError, match="10001 is too many"):
         check_prompts("prompts", PROMPTS + 1)
     with pytest.raises(RequestError, match="more would meet noise of other purposes"):
-        Settings(seeds=CHOICES + 1)
+        EvaluationSettings(seeds=CHOICES + 1)
     done = cli("evaluate", "nowhere", "-o", "out", "--seeds", 101)
     assert (done.returncode, len(done.stderr.splitlines())) == (1, 1)

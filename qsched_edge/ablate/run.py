@@ -14,76 +14,35 @@ from typing import Any
 
 import numpy as np
 from qsched_runtime import Coefficients, Sampler
-from qsched_runtime import manifest as manifests
 
 from qsched_edge.ablate import judged as judges
+from qsched_edge.ablate.rows import EQUAL_PASSES, LOSS, Row, rows_of
+from qsched_edge.ablate.settings import Judging
 from qsched_edge.bundle.card import versions
+from qsched_edge.bundle.opened import OpenedBundle, open_bundle
 from qsched_edge.bundle.write import coefficients_json
 from qsched_edge.calibrate.device import open_sampler
 from qsched_edge.calibrate.inputs import judge_of, prompt_sets, uncalibrated_at
-from qsched_edge.calibrate.search import SEARCHES, Point, Proposal, propose
+from qsched_edge.calibrate.search import Point, Proposal, propose
 from qsched_edge.calibrate.searches.space import HIGH, LOW, line
-from qsched_edge.calibrate.settings import Settings
+from qsched_edge.calibrate.settings import CalibrationSettings
 from qsched_edge.calibrate.workshop import Workshop, open_workshop
-from qsched_edge.checkpoint.recipes import ModelSpec, resolve
-from qsched_edge.errors import RequestError, unknown_name
+from qsched_edge.checkpoint.recipes import ModelSpec
 from qsched_edge.evaluate.run import classifier_of, full_precision, judges_identity
 from qsched_edge.intervals import paired_difference
-from qsched_edge.jaq.loss import LOSSES, Loss
+from qsched_edge.jaq.loss import Loss
 from qsched_edge.work import progress
 from qsched_edge.work.staging import Staging, refuse_existing, write_json, write_text
 
-EQUAL_PASSES, LOSS, COLUMNS, COUNTS = "searches at equal passes", "loss", "columns", "fitting prompts"
-GROUPS = {"searches": EQUAL_PASSES, "losses": LOSS, "columns": COLUMNS, "prompts": COUNTS}
 ON_BOTH = (f"{EQUAL_PASSES}: free", f"{LOSS}: reference")  # full precision draws with these too
 SHOWN = 6  # pictures of each row
 CURVE = 6  # points of a curve whose held-out score is measured: the last ones of each doubling of passes
-PROMPTS = (2, 4, 8, 16)  # fitting prompts of the rows that ask how many are needed
-
-
-@dataclass(frozen=True)
-class Row:
-    """One search of the ablation: `group` is the question it answers, `moves` which of (c_x, c_eps) a gradient may
-    change, `count` how many fitting prompts it sees (None: all)."""
-
-    group: str
-    name: str
-    search: str
-    loss: str = "jaq"
-    moves: tuple[bool, bool] = (True, True)
-    count: int | None = None
-
-
-@dataclass(frozen=True)
-class Judging:
-    """What the second judge sees: `prompts` held-out prompts (0: nothing), each with `seeds` noises."""
-
-    prompts: int = 64
-    seeds: int = 2
-
-
-def rows_of(fit_prompts: int, groups: Sequence[str] = tuple(GROUPS), full: bool = False) -> list[Row]:
-    """The grid first: what it takes is what every other search may take. A bundle in `full` precision is its own
-    reference, so that rows which compare with one are left out."""
-    for name in groups:
-        if name not in GROUPS:
-            raise RequestError(unknown_name("group of rows", name, GROUPS))
-    counts = [*(n for n in PROMPTS if n < fit_prompts), fit_prompts]
-    masks = (("c_x only", (True, False)), ("c_eps only", (False, True)), ("c_x and c_eps", (True, True)))
-    rows = [
-        *(Row(EQUAL_PASSES, name, name) for name in SEARCHES),
-        *(Row(LOSS, loss, "gradient", loss) for loss in LOSSES),
-        *(Row(COLUMNS, name, "gradient", moves=moves) for name, moves in masks),
-        *(Row(COUNTS, str(n), "gradient", count=n) for n in counts),
-    ]
-    compared = [r for r in rows if "reference" in (r.loss, r.name) or r.search == "closed"] if full else []
-    return [r for r in rows if r.group in {GROUPS[name] for name in groups} and r not in compared]
 
 
 def ablate(
     folders: Sequence[Path],
     output: Path,
-    settings: Settings,
+    settings: CalibrationSettings,
     judging: Judging,
     groups: Sequence[str],
     model: str | None,
@@ -118,25 +77,25 @@ def ablate(
     return report
 
 
-def inputs_of(folder: Path, settings: Settings, model: str | None, quiet: bool) -> dict[str, Any]:
+def inputs_of(folder: Path, settings: CalibrationSettings, model: str | None, quiet: bool) -> dict[str, Any]:
     """All that one bundle's section depends on beside the settings."""
-    manifest = manifests.read(folder)
-    spec = resolve(model or manifest.raw["provenance"]["recipe"])
+    bundle = open_bundle(folder)
+    spec = bundle.model(model)
     return {
-        "manifest": manifest.raw,
-        "reference": uncalibrated_at(reference_of(folder, manifest, spec, settings, quiet)),
+        "manifest": bundle.identity,
+        "reference": uncalibrated_at(reference_of(bundle, spec, settings, quiet)),
         "prompts": [s.sha256 for s in prompt_sets(spec.recipe, None, None)],
         "judges": judges_identity(spec),
     }
 
 
-def reference_of(folder: Path, manifest: manifests.Manifest, spec: ModelSpec, settings: Settings, quiet: bool) -> Path:
+def reference_of(bundle: OpenedBundle, spec: ModelSpec, settings: CalibrationSettings, quiet: bool) -> Path:
     """The 32-bit bundle that was named, or the one beside the bundle, made now if it is not there."""
-    beside = settings.reference or folder.with_name(f"{spec.recipe.name}-w32")
-    return full_precision(spec, manifest, beside, quiet)
+    beside = settings.reference or bundle.folder.with_name(f"{spec.recipe.name}-w32")
+    return full_precision(spec, bundle, beside, quiet)
 
 
-def settings_json(settings: Settings) -> dict[str, Any]:
+def settings_json(settings: CalibrationSettings) -> dict[str, Any]:
     return {n: str(v) if isinstance(v, Path) else v for n, v in asdict(settings).items()}
 
 
@@ -145,7 +104,7 @@ class Subject:
     """One bundle's part of an ablation; `index` names its traces in the staging folder."""
 
     folder: Path
-    settings: Settings
+    settings: CalibrationSettings
     judging: Judging
     groups: tuple[str, ...]
     model: str | None
@@ -160,14 +119,13 @@ class Subject:
 
 def ablate_one(subject: Subject) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """The report's section of one bundle, and pictures uint8 [SHOWN, H, W, 3] by row."""
-    manifest = manifests.read(subject.folder)
-    spec = resolve(subject.model or manifest.raw["provenance"]["recipe"])
-    full = reference_of(subject.folder, manifest, spec, subject.settings, subject.quiet)
+    bundle = open_bundle(subject.folder)
+    full = reference_of(bundle, bundle.model(subject.model), subject.settings, subject.quiet)
     settings = replace(subject.settings, reference=full)
-    shop = open_workshop(subject.folder, settings, None, None, subject.model, subject.journal, compare=True)
+    shop = open_workshop(bundle, settings, None, None, subject.model, subject.journal, compare=True)
     try:
         jaq, budget, found = shop.loss("jaq"), settings.budget, []
-        for row in rows_of(settings.fit_prompts, subject.groups, manifest.raw["provenance"]["bits"] == 32):
+        for row in rows_of(settings.fit_prompts, subject.groups, bundle.provenance.bits == 32):
             proposal = run_row(shop, row, budget if row.search != "grid" else "", subject.quiet)
             budget = budget or str(proposal.passes)  # the first row's, the grid's
             found.append({"group": row.group, "name": row.name, **measured(shop, jaq, row, proposal)})

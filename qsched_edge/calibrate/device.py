@@ -14,25 +14,17 @@ import numpy as np
 from qsched_runtime import Sampler
 from qsched_runtime.sessions import Feeds, Graph
 
-from qsched_edge.errors import RequestError, unknown_name
+from qsched_edge.calibrate.choices import DEVICES
 
 if TYPE_CHECKING:
     import torch
-
-PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
-
-
-def check_device(device: str) -> None:
-    """Raises RequestError for a name that is not one of PROVIDERS."""
-    if device not in PROVIDERS:
-        raise RequestError(unknown_name("device", device, PROVIDERS))
 
 
 def open_sampler(folder: Path, device: str, providers: Sequence[str], memory: str, threads: int | None) -> Sampler:
     """The bundle's sampler on `device`; `providers` are those for the processor."""
     if device == "cpu":
         return Sampler.from_pretrained(folder, providers=providers, memory=memory, threads=threads)
-    both = (PROVIDERS[device], PROVIDERS["cpu"])
+    both = (DEVICES[device], DEVICES["cpu"])
     sampler = Sampler.from_pretrained(folder, providers=both, memory=memory, threads=threads)
     backbone = sampler.backbone.name
     return Sampler(

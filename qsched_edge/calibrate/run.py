@@ -8,15 +8,16 @@ from pathlib import Path
 from typing import Any
 
 from qsched_runtime import Coefficients
-from qsched_runtime import manifest as manifests
 
 from qsched_edge.bundle import write as bundles
 from qsched_edge.bundle.card import versions
+from qsched_edge.bundle.opened import OpenedBundle, open_bundle
+from qsched_edge.calibrate.choices import STARTED
 from qsched_edge.calibrate.inputs import scorer_hash, uncalibrated_at
 from qsched_edge.calibrate.record import BOUNDS, Result, candidate_json
 from qsched_edge.calibrate.safeguards import UNCOMPARED, collapse, departure, saturation, shared, too_few, warnings_of
-from qsched_edge.calibrate.search import STARTED, Problem, Proposal, propose
-from qsched_edge.calibrate.settings import Settings
+from qsched_edge.calibrate.search import Problem, Proposal, propose
+from qsched_edge.calibrate.settings import CalibrationSettings
 from qsched_edge.calibrate.verdicts import Verdict, choose, judge, ships
 from qsched_edge.calibrate.workshop import PLACE_OPTIONS, Workshop, open_workshop
 from qsched_edge.jaq.judge import Judge
@@ -27,21 +28,32 @@ from qsched_edge.work.staging import digest
 
 
 def calibrate(
-    folder: Path, settings: Settings, prompts: Path | None, heldout: Path | None, model: str | None, quiet: bool
+    folder: Path,
+    settings: CalibrationSettings,
+    prompts: Path | None,
+    heldout: Path | None,
+    model: str | None,
+    quiet: bool,
 ) -> Result:
     """Learn coefficients for the bundle at `folder` and write them into it; one process at a time does."""
     folder = folder.resolve()
-    manifests.read(folder)  # raises before anything is written beside a bundle that is none
+    bundle = open_bundle(folder)  # raises before anything is written beside a folder that is no bundle
     with locked(folder):
-        return calibrate_alone(folder, settings, prompts, heldout, model, quiet)
+        return calibrate_alone(bundle, settings, prompts, heldout, model, quiet)
 
 
 def calibrate_alone(
-    folder: Path, settings: Settings, prompts: Path | None, heldout: Path | None, model: str | None, quiet: bool
+    bundle: OpenedBundle,
+    settings: CalibrationSettings,
+    prompts: Path | None,
+    heldout: Path | None,
+    model: str | None,
+    quiet: bool,
 ) -> Result:
     """The same, by the one process that holds the bundle's lock."""
+    folder = bundle.folder
     journal = folder.with_name(f".{folder.name}.calibration")
-    shop = open_workshop(folder, settings, prompts, heldout, model, journal)
+    shop = open_workshop(bundle, settings, prompts, heldout, model, journal)
     try:
         loss = shop.loss(settings.loss)
         proposals = search_all(shop, loss, quiet)
@@ -102,7 +114,7 @@ def make_record(
         "prompts": {"file": fit_set.path.name, "sha256": fit_set.sha256, "count": settings.fit_prompts},
         "heldout": {"file": heldout_set.path.name, "sha256": heldout_set.sha256, "count": settings.heldout_prompts},
         "scorer_sha256": scorer_hash(shop.setup.terms),
-        "backbone_sha256": bundles.backbone_hash(shop.manifest),
+        "backbone_sha256": bundles.backbone_hash(shop.bundle.manifest),
         "reference_sha256": digest(uncalibrated_at(settings.reference)) if settings.reference else None,
         "versions": versions(),
     }

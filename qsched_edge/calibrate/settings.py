@@ -7,20 +7,26 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from qsched_edge import noise
-from qsched_edge.calibrate.adjoint import JACOBIANS
 from qsched_edge.calibrate.budget import Budget
-from qsched_edge.calibrate.device import check_device
-from qsched_edge.calibrate.engines import ENGINES
-from qsched_edge.calibrate.search import AUTO, SEARCHES, Tuning
+from qsched_edge.calibrate.choices import AUTO, DEVICES, ENGINES, JACOBIANS, MEMORY, SEARCHES, STARTS
 from qsched_edge.errors import RequestError, unknown_name
-from qsched_edge.jaq.loss import LOSSES
-
-MEMORY = ("low", "fast")
-STARTS = ("identity", "closed")
+from qsched_edge.jaq.terms import LOSSES
 
 
 @dataclass(frozen=True)
-class Settings:
+class Tuning:
+    """The searches' own settings: grid points an axis, gradient iterations, the Jacobian's stand-in, and which of
+    (c_x, c_eps) the gradient may move; `check` compares the gradient with finite differences."""
+
+    points: int = 7
+    iterations: int = 24
+    jacobian: str = "none"
+    moves: tuple[bool, bool] = (True, True)
+    check: bool = True
+
+
+@dataclass(frozen=True)
+class CalibrationSettings:
     """`search` names searches, "auto" stands for AUTO and "all" for all of them; counts are prompts; the other values
     are explained in the command's help. `engine`, `workers` and `ray_address` change no result."""
 
@@ -57,6 +63,7 @@ class Settings:
             ("jacobian", (self.jacobian,), JACOBIANS),
             ("engine", (self.engine,), ENGINES),
             ("memory", (self.memory,), MEMORY),
+            ("device", (self.device,), DEVICES),
         ):
             for name in names:
                 if name not in known:
@@ -67,7 +74,6 @@ class Settings:
         self._check_numbers()
         if self.jacobian == "forward" and "channel" in self.searches:
             raise RequestError("jacobian forward knows no single channels: use none or symmetric for search channel")
-        check_device(self.device)
         Budget.parse(self.budget)
         if self.reference is None and (self.loss == "reference" or "closed" in (*self.searches, self.start)):
             raise RequestError(

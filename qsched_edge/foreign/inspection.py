@@ -16,8 +16,8 @@ from qsched_edge.checkpoint.recipes import read_json
 from qsched_edge.errors import WeightsError
 from qsched_edge.foreign.graph_weights import check_external, external_files
 from qsched_edge.quantize.encode import SMALL
+from qsched_edge.quantize.rewrite import REPORT
 
-REPORT = "quantization.json"
 SMALL_NAME = "(small tensors)"
 # operator -> kind, the input that holds integers, and which more belong to it
 INTEGER_READERS = {

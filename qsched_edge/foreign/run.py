@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -17,36 +17,18 @@ from qsched_edge.foreign.compare import Difference, compare, read_inputs
 from qsched_edge.foreign.graph_weights import external_files, raw_bytes
 from qsched_edge.foreign.prepare import Left, Prepared, prepare
 from qsched_edge.foreign.reading import read_graph
-from qsched_edge.precision import Scheme
+from qsched_edge.foreign.settings import QuantizeSettings
 from qsched_edge.quantize.emit import CONTRIB
-from qsched_edge.quantize.methods import entry
 from qsched_edge.quantize.resident import Resident, resident_if_large
 from qsched_edge.quantize.rewrite import Layer, replace_weights
 from qsched_edge.quantize.store import INLINE_BYTES, Packed, TensorStore
 from qsched_edge.work import progress
-from qsched_edge.work.memory import RamLimit
 from qsched_edge.work.staging import StagedGraph
 
 ONE_FILE = 2**23  # bytes of data up to which the output is one file: onnxruntime copies such data, and maps a data file
 
 RUNNING = 2  # a running graph takes about this many times its files
 NOT_MEASURED = "error  not measured: --max-ram leaves no room to run the graphs, which takes about twice their bytes"
-
-
-@dataclass(frozen=True)
-class Settings:
-    """`inputs` is an .npz of arrays by input name, or None for random ones drawn with `seed`."""
-
-    scheme: Scheme = field(default_factory=Scheme)
-    inputs: Path | None = None
-    seed: int = 0
-    ram: RamLimit = field(default_factory=RamLimit)
-
-    def __post_init__(self) -> None:
-        if not entry(self.scheme.method).blind:
-            raise QuantizeError(f"method {self.scheme.method} observes a model's sampler: use mse or rtn for a graph")
-        if self.seed < 0:
-            raise QuantizeError(f"--seed {self.seed}: give 0 or more")
 
 
 @dataclass(frozen=True)
@@ -83,7 +65,7 @@ class Report:
         return "\n".join([*lines, self.memory.line] if self.memory else lines)
 
 
-def quantize(graph: Path, output: Path, settings: Settings, force: bool = False, quiet: bool = False) -> Report:
+def quantize(graph: Path, output: Path, settings: QuantizeSettings, force: bool = False, quiet: bool = False) -> Report:
     """Write `output` (and `output`_data when it is large) and compare it with `graph`; nothing is left half written.
 
     Raises WeightsError for a graph or external data that cannot be read, QuantizeError where nothing can be quantized
@@ -114,7 +96,7 @@ def quantize(graph: Path, output: Path, settings: Settings, force: bool = False,
     return Report(layers, prepared.left, opsets, (before, after), found, memory)
 
 
-def write(prepared: Prepared, settings: Settings, staged: Path, quiet: bool) -> list[Layer]:
+def write(prepared: Prepared, settings: QuantizeSettings, staged: Path, quiet: bool) -> list[Layer]:
     """Stream the weights into `staged`_data, then save the graph; a small one becomes a single file."""
     model = prepared.model
     total = sum(2 * prod(prepared.weights.shape(name)) for name in prepared.names)

@@ -10,9 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from qsched_edge.errors import MetricError, unknown_name
+from qsched_edge.jaq.terms import TERMS
 
-TERMS = ("text_image", "quality", "reference")
-LOSSES = ("jaq", "text-image", "quality", "reference")
 COLLAPSED = 1e-6  # a spread this small, in units of the term's largest value, is rounding and not a difference
 
 

@@ -3,34 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from qsched_runtime.manifest import LatentSpec, Manifest
+from qsched_runtime.manifest import LatentSpec
 
 from qsched_edge.capture import autoencoder, clip_text, t5
 from qsched_edge.checkpoint.recipes import ModelSpec
 from qsched_edge.errors import RecipeError
+from qsched_edge.pipelines.choices import Choices
 from qsched_edge.pipelines.layout import ComponentPlan
-
-
-@dataclass(frozen=True)
-class Choices:
-    """What the user may choose at export: picture-to-picture needs the `encoder`; `decoder` "full" or "tiny"."""
-
-    encoder: bool = False
-    decoder: str = "full"
-
-    def __post_init__(self) -> None:
-        if self.decoder not in ("full", "tiny"):
-            raise RecipeError(f"decoder {self.decoder!r} is unknown: use full or tiny")
-
-
-def choices_of(manifest: Manifest) -> Choices:
-    """The choices a bundle was exported with."""
-    return Choices(**manifest.raw["provenance"]["choices"])
 
 
 def check_classes(spec: ModelSpec, expected: Mapping[str, tuple[str, ...]]) -> None:

@@ -15,12 +15,12 @@ from qsched_edge.errors import QuantizeError
 from qsched_edge.precision import Scheme
 from qsched_edge.quantize.emit import CONTRIB, EMITTERS, Site, rounds_activations
 from qsched_edge.quantize.encode import ENCODERS, WeightRows, float_bits
-from qsched_edge.quantize.methods import method
+from qsched_edge.quantize.methods import quantizer_of
 from qsched_edge.quantize.moments import Moments
 from qsched_edge.quantize.store import TensorStore
 from qsched_edge.work.memory import RamLimit
 
-GRAPH, DATA = "model.onnx", "model.onnx_data"
+GRAPH, DATA, REPORT = "model.onnx", "model.onnx_data", "quantization.json"
 TABLE = 2**17  # tables with fewer values (positions, attention biases) stay floats: little to save, much to lose
 
 
@@ -81,7 +81,7 @@ def replace_weights(
         site = Site(graph, order, value, plan(name, kind))
         role = kind if site.scheme.is_integer else "other"
         if role != "other":
-            method(site.scheme.method)  # what it imports counts before the room that is left
+            quantizer_of(site.scheme.method)  # what it imports counts before the room that is left
         rows = WeightRows(weights, name, shape, ram.chunk(), moments_of(name))
         stored = store.weight(name, lambda role=role, rows=rows, site=site: ENCODERS[role](rows, site.scheme))  # type: ignore[misc]
         precision = precision_name(role, site)
