@@ -16,6 +16,7 @@ import numpy as np
 from qsched_runtime import Coefficients, Sampler
 from qsched_runtime import manifest as manifests
 
+from qsched_edge import noise
 from qsched_edge.ablate import judged as judges
 from qsched_edge.bundle.card import versions
 from qsched_edge.bundle.write import coefficients_json
@@ -60,6 +61,10 @@ class Judging:
 
     prompts: int = 64
     seeds: int = 2
+
+    def __post_init__(self) -> None:
+        noise.check_prompts("judge_prompts", self.prompts)
+        noise.check_noises("judge_seeds", self.seeds)
 
 
 def rows_of(fit_prompts: int, groups: Sequence[str] = tuple(GROUPS), full: bool = False) -> list[Row]:

@@ -8,9 +8,10 @@ from typing import Any
 
 from qsched_runtime import manifest as manifests
 
+from qsched_edge import noise
 from qsched_edge.bundle import write as bundles
 from qsched_edge.calibrate.jobs import Drawn
-from qsched_edge.calibrate.settings import HELDOUT_SEEDS, SEED_STRIDE, Settings
+from qsched_edge.calibrate.settings import Settings
 from qsched_edge.checkpoint.recipes import Recipe
 from qsched_edge.errors import BundleError, PromptsError, QSchedError
 from qsched_edge.jaq.judge import Judge, TermSettings
@@ -38,10 +39,9 @@ def prompt_sets(recipe: Recipe, prompts: Path | None, heldout: Path | None) -> t
 def drawn_of(settings: Settings, fit_set: PromptSet, heldout_set: PromptSet) -> dict[str, Drawn]:
     """The prompts and noise of fitting, and of the two halves that choose and decide."""
     fit, held = fit_set.first(settings.fit_prompts), heldout_set.first(settings.heldout_prompts)
-    first, half = settings.seed * SEED_STRIDE, len(held) // 2
-    start = HELDOUT_SEEDS + first
+    start, half = noise.deciding(settings.seed), len(held) // 2
     return {
-        "fit": Drawn(fit, first),
+        "fit": Drawn(fit, noise.fitting(settings.seed)),
         "heldout": Drawn(held, start),
         "choosing": Drawn(held[:half], start),
         "deciding": Drawn(held[half:], start + half),

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
+from qsched_edge import noise
 from qsched_edge.calibrate.adjoint import JACOBIANS
 from qsched_edge.calibrate.budget import Budget
 from qsched_edge.calibrate.device import check_device
@@ -16,9 +17,6 @@ from qsched_edge.jaq.loss import LOSSES
 
 MEMORY = ("low", "fast")
 STARTS = ("identity", "closed")
-SEED_STRIDE = 10_000  # noise streams of one seed and prompt set: no prompt set is longer
-HELDOUT_SEEDS = 1_000_000  # held-out noise starts here, above the fitting prompts' of every seed
-SEEDS = HELDOUT_SEEDS // SEED_STRIDE
 
 
 @dataclass(frozen=True)
@@ -80,11 +78,9 @@ class Settings:
         """Counts and seeds whose noise streams would meet another prompt set's are refused too."""
         if not (math.isfinite(self.k) and self.k >= 0):
             raise RequestError(f"k {self.k} cannot weigh a term: use a number from 0 on")
-        if not 0 <= self.seed < SEEDS:
-            raise RequestError(f"seed {self.seed} is out of range: use 0 to {SEEDS - 1}")
+        noise.check_seed(self.seed)
         for name in ("fit_prompts", "heldout_prompts"):
-            if getattr(self, name) > SEED_STRIDE:
-                raise RequestError(f"{name} {getattr(self, name)} is too many: use {SEED_STRIDE} or fewer")
+            noise.check_prompts(name, getattr(self, name))
         if self.workers < 1:
             raise RequestError(f"workers {self.workers} is too few: use 1 or more")
 

@@ -10,13 +10,12 @@ import numpy as np
 from qsched_runtime import Coefficients, Sampler
 from qsched_runtime.image import to_uint8
 
-from qsched_edge.calibrate.settings import HELDOUT_SEEDS, SEED_STRIDE
+from qsched_edge import noise
 from qsched_edge.errors import MetricError
 from qsched_edge.evaluate.classifier import Classifier
 from qsched_edge.jaq.judge import Judge
 
 BATCH = 16
-REPORT_SEEDS = 2 * HELDOUT_SEEDS  # the report's noise starts here; neither fitting nor deciding has seen it
 METRICS = ("text_image", "quality", "top1", "top5")
 
 
@@ -64,8 +63,8 @@ def measure(
     for start in range(0, len(jobs), BATCH):
         some = jobs[start : start + BATCH]
         texts = [prompts[p] for p, _ in some]
-        noise = [REPORT_SEEDS + s * SEED_STRIDE + p for p, s in some]
-        images = sampler.decode(last_latents(sampler, texts, noise, coefficients))
+        streams = [noise.reporting(s, p) for p, s in some]
+        images = sampler.decode(last_latents(sampler, texts, streams, coefficients))
         scores, (ranking, features) = judge.scores(images, texts), classifier(images)
         if not scores.finite:
             raise MetricError("a JAQ term is not finite: the pictures or the scorer are broken")

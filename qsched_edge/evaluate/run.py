@@ -13,6 +13,7 @@ from typing import Any
 from qsched_runtime import Coefficients, Sampler
 from qsched_runtime import manifest as manifests
 
+from qsched_edge import noise
 from qsched_edge.bundle import write as bundles
 from qsched_edge.bundle.card import versions
 from qsched_edge.calibrate.inputs import (
@@ -54,6 +55,8 @@ class Settings:
     def __post_init__(self) -> None:
         if self.prompts < 2 or self.seeds < 1:
             raise RequestError(f"{self.prompts} prompts x {self.seeds} seeds give no interval: use 2 prompts or more")
+        noise.check_prompts("prompts", self.prompts)
+        noise.check_noises("seeds", self.seeds)
 
 
 def evaluate(
