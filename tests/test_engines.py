@@ -18,7 +18,6 @@ from qsched_edge.checkpoint.recipes import resolve
 DRAWN = Drawn(tuple(f"a red apple, noto style {i}" for i in range(12)), 0)
 CANDIDATES = [Coefficients(np.ones(4), np.linspace(v, 1, 4)) for v in (1.0, 1.1, 0.9)]
 JOBS = [Job("scores", DRAWN, b, c) for c in CANDIDATES for b in range(2)]
-TERMS = ("text_image", "quality", "reference")
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +28,7 @@ def setup(bundles: dict[int, Path], recipe: Path) -> Setup:
 
 def terms_by(engine, jobs: list[Job]) -> list[list[float]]:  # type: ignore[no-untyped-def]
     try:
-        return [[result[name] for name in TERMS] for result in engine.run(jobs)]
+        return [list(result["terms"].values()) for result in engine.run(jobs)]
     finally:
         engine.close()
 

@@ -21,7 +21,9 @@ from qsched_edge.calibrate.settings import Settings
 from qsched_edge.errors import MetricError, RequestError
 from qsched_edge.evaluate import plots
 from qsched_edge.evaluate import run as evaluation
-from qsched_edge.jaq.judge import QUALITY, TEXT_IMAGE, TermSettings, term_of
+from qsched_edge.jaq.metrics import metric
+from qsched_edge.jaq.settings import TermSettings
+from qsched_edge.jaq.terms import QUALITY, TEXT_IMAGE
 from qsched_edge.prompts import PromptSet
 
 
@@ -97,7 +99,7 @@ def test_a_stock_schedulers_infinity_stays_out_of_the_bundle() -> None:
 )
 def test_a_metric_that_is_one_takes_no_second_name(registry: dict[str, str], name: str) -> None:
     with pytest.raises(MetricError, match="takes no name after a colon"):
-        term_of(registry, name, TermSettings(), "cpu")
+        metric(registry, name, TermSettings(), "cpu")
 
 
 def test_a_start_at_the_closed_form_pays_for_all_it_took() -> None:

@@ -30,7 +30,8 @@ from qsched_edge.checkpoint.recipes import ModelSpec, resolve
 from qsched_edge.errors import RequestError, unknown_name
 from qsched_edge.evaluate.run import classifier_of, full_precision, judges_identity
 from qsched_edge.intervals import paired_difference
-from qsched_edge.jaq.loss import LOSSES, Loss
+from qsched_edge.jaq.loss import Loss
+from qsched_edge.jaq.terms import losses
 from qsched_edge.work import progress
 from qsched_edge.work.staging import Staging, refuse_existing, write_json, write_text
 
@@ -77,7 +78,7 @@ def rows_of(fit_prompts: int, groups: Sequence[str] = tuple(GROUPS), full: bool 
     masks = (("c_x only", (True, False)), ("c_eps only", (False, True)), ("c_x and c_eps", (True, True)))
     rows = [
         *(Row(EQUAL_PASSES, name, name) for name in SEARCHES),
-        *(Row(LOSS, loss, "gradient", loss) for loss in LOSSES),
+        *(Row(LOSS, loss, "gradient", loss) for loss in losses()),
         *(Row(COLUMNS, name, "gradient", moves=moves) for name, moves in masks),
         *(Row(COUNTS, str(n), "gradient", count=n) for n in counts),
     ]
@@ -221,7 +222,7 @@ def measured(shop: Workshop, jaq: Loss, row: Row, proposal: Proposal) -> dict[st
     scores = [s for s, _ in held.scores([p.coefficients for p in points])]
     before, after = scores[0], scores[-1]
     gains = {"jaq": (jaq.of(after), jaq.of(before))}
-    gains |= {n: (getattr(after, n), getattr(before, n)) for n in ("text_image", "quality", "reference")}
+    gains |= {n: (after[n], before[n]) for n in after.values}
     return {
         "search": row.search,
         **coefficients_json(proposal.coefficients),

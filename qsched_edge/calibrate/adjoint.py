@@ -19,7 +19,7 @@ from qsched_runtime.schedule import FoldedSchedule
 from qsched_edge.calibrate.decoder import Decoder
 from qsched_edge.calibrate.objective import Batch, Objective
 from qsched_edge.errors import MetricError
-from qsched_edge.jaq.loss import TERMS, Loss
+from qsched_edge.jaq.loss import Loss
 
 JACOBIANS = {
     "none": "J = 0: exact for the last step, a surrogate before it; no extra pass",
@@ -58,10 +58,10 @@ def last_gradient(
 
     x = torch.from_numpy(latents).to(objective.judge.device).requires_grad_()
     terms = objective.terms(x, decoder(x), batch)
-    for name, weight, term in zip(TERMS, loss.weights, terms, strict=True):
-        if weight and not (term is not None and term.requires_grad):
+    for name in loss.weights:
+        if not (name in terms and terms[name].requires_grad):
             raise MetricError(f"{name}'s metric has no gradient: search without one, by free, line, grid or blackbox")
-    total = loss(*terms).sum()
+    total = loss(terms).sum()
     (u,) = torch.autograd.grad(total, x)
     return float(total.detach()), u.double().cpu().numpy()
 

@@ -14,7 +14,8 @@ from qsched_edge.calibrate.jobs import Drawn
 from qsched_edge.calibrate.settings import Settings
 from qsched_edge.checkpoint.recipes import Recipe
 from qsched_edge.errors import BundleError, PromptsError, QSchedError
-from qsched_edge.jaq.judge import Judge, TermSettings
+from qsched_edge.jaq.judge import Judge
+from qsched_edge.jaq.settings import TermSettings
 from qsched_edge.prompts import PromptSet, read_prompts
 
 

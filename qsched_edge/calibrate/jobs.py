@@ -15,8 +15,9 @@ from qsched_edge.calibrate.decoder import Decoder
 from qsched_edge.calibrate.device import open_sampler
 from qsched_edge.calibrate.objective import BATCH, Objective
 from qsched_edge.calibrate.pairs import batch_statistics
-from qsched_edge.jaq.judge import Judge, TermSettings
+from qsched_edge.jaq.judge import Judge
 from qsched_edge.jaq.loss import Loss
+from qsched_edge.jaq.settings import TermSettings
 
 
 @dataclass(frozen=True)
@@ -108,8 +109,7 @@ class Worker:
 
     def scores(self, objective: Objective, job: Job) -> dict[str, Any]:
         found = objective.scores(objective.batches[job.batch], job.coefficients)
-        third = None if found.reference is None else found.reference.tolist()
-        return {"text_image": found.text_image.tolist(), "quality": found.quality.tolist(), "reference": third}
+        return {"terms": {name: values.tolist() for name, values in found.values.items()}}
 
     def gradient(self, objective: Objective, job: Job) -> dict[str, Any]:
         assert job.loss is not None

@@ -21,6 +21,7 @@ from qsched_edge.calibrate.verdicts import Verdict, choose, judge, ships
 from qsched_edge.calibrate.workshop import PLACE_OPTIONS, Workshop, open_workshop
 from qsched_edge.jaq.judge import Judge
 from qsched_edge.jaq.loss import Loss, Scores
+from qsched_edge.jaq.terms import picture_terms
 from qsched_edge.work import progress
 from qsched_edge.work.lock import locked
 from qsched_edge.work.staging import digest
@@ -94,7 +95,7 @@ def make_record(
         "chosen": chosen.proposal.search,
         **bundles.coefficients_json(coefficients),
         "settings": {n: str(v) if isinstance(v, Path) else v for n, v in values.items()},
-        "loss": {"name": settings.loss, "k": settings.k, **asdict(loss)},
+        "loss": {"name": settings.loss, "k": settings.k, **loss.json()},
         "metrics": {"text_image": shop.setup.terms.text_image, "quality": shop.setup.terms.quality},
         "bounds": BOUNDS,
         "candidates": [candidate_json(v) for v in verdicts],
@@ -111,9 +112,9 @@ def make_record(
 def warnings(shop: Workshop, verdicts: Sequence[Verdict], before: Scores) -> list[str]:
     judge = Judge(shop.setup.terms, shop.setup.device)
     found = shared(shop.sets["fit"].prompts, shop.sets["heldout"].prompts)
-    found += too_few(len(before.quality))
-    found += saturation("text_image", before.text_image, judge.text_image)
-    found += saturation("quality", before.quality, judge.quality)
+    found += too_few(before.count)
+    for name in picture_terms():
+        found += saturation(name, before[name], judge.ends(name))
     if shop.settings.guard and not shop.setup.compare:
         found.append(UNCOMPARED)
     for v in verdicts:

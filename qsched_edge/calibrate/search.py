@@ -166,7 +166,7 @@ class Problem:
             within.append(candidate)
             costs.append(cost)
         for candidate, cost, (scores, seconds) in zip(within, costs, self.pictures.scores(within), strict=True):
-            self._spend(cost, len(scores.quality), seconds)
+            self._spend(cost, scores.count, seconds)
             self.books.enter(candidate, float(self.loss.of(scores).mean()) if scores.finite else -math.inf)
         if len(within) < len(new):
             raise BudgetSpent

@@ -13,7 +13,7 @@ from qsched_edge.calibrate.device import check_device
 from qsched_edge.calibrate.engines import ENGINES
 from qsched_edge.calibrate.search import AUTO, SEARCHES, Tuning
 from qsched_edge.errors import RequestError, unknown_name
-from qsched_edge.jaq.loss import LOSSES
+from qsched_edge.jaq.terms import losses
 
 MEMORY = ("low", "fast")
 STARTS = ("identity", "closed")
@@ -52,7 +52,7 @@ class Settings:
     def __post_init__(self) -> None:
         for what, names, known in (
             ("search", self.search, (*SEARCHES, "auto", "all")),
-            ("loss", (self.loss,), LOSSES),
+            ("loss", (self.loss,), losses()),
             ("start", (self.start,), STARTS),
             ("jacobian", (self.jacobian,), JACOBIANS),
             ("engine", (self.engine,), ENGINES),

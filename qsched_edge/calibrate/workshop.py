@@ -104,7 +104,7 @@ def open_workshop(
         "reference": uncalibrated_at(settings.reference), "model": str(spec.folder), "versions": versions(),
     }  # fmt: skip
     engine: Engine = lookup(ENGINES[settings.engine])(setup, Cluster(settings.ray_address, settings.workers))
-    nothing = Scores(np.zeros(0), np.zeros(0))
+    nothing = Scores({})
     shop = Workshop(settings, manifest, spec, setup, drawn, sets, engine, Journal(journal, stamp), nothing)
     ((identity, _),) = shop.pictures("fit").scores([Coefficients.identity(setup.steps)])
     return replace(shop, identity=identity)

@@ -33,6 +33,7 @@ from qsched_edge.evaluate.classifier import Classifier
 from qsched_edge.evaluate.contrasts import CELLS, compared
 from qsched_edge.export.run import ExportSettings, export
 from qsched_edge.jaq.judge import Judge
+from qsched_edge.jaq.terms import TERMS, picture_terms
 from qsched_edge.pipelines.parts import choices_of
 from qsched_edge.prompts import read_prompts
 from qsched_edge.work import progress
@@ -199,11 +200,13 @@ def seconds_per_image(samplers: dict[str, Sampler], folder: Path, settings: Sett
 
 def text_table(report: dict[str, Any]) -> str:
     """The four cells as plain text, what calibration gains below."""
-    head = f"{'cell':28} {'top-1':>7} {'top-5':>7} {'Fréchet':>9} {'TC':>7} {'IQ':>7}"
+    shorts = " ".join(f"{TERMS[n].short:>7}" for n in picture_terms())
+    head = f"{'cell':28} {'top-1':>7} {'top-5':>7} {'Fréchet':>9} {shorts}"
     rows = [head, "-" * len(head)]
     for name, c in report["cells"].items():
         accuracy = f"{c['top1']:7.1%} {c['top5']:7.1%}"
-        rows.append(f"{name:28} {accuracy} {c['frechet']:9.2f} {c['text_image']:7.4f} {c['quality']:7.4f}")
+        terms = " ".join(f"{TERMS[n].form.format(c[n]):>7}" for n in picture_terms())
+        rows.append(f"{name:28} {accuracy} {c['frechet']:9.2f} {terms}")
     for name, gain in report["calibration_gains"].items():
         d, f = gain["top5"], gain["frechet"]
         rows.append(f"calibration, {name}: top-5 {d['estimate']:+.1%} [{d['low']:+.1%}, {d['high']:+.1%}], "
