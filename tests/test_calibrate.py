@@ -21,17 +21,19 @@ from qsched_edge.calibrate.budget import Budget
 from qsched_edge.calibrate.inputs import judge_of
 from qsched_edge.calibrate.memo import Memo
 from qsched_edge.calibrate.objective import Objective
+from qsched_edge.calibrate.place import Place
 from qsched_edge.calibrate.run import calibrate
 from qsched_edge.calibrate.safeguards import collapse, departure, saturation, warnings_of
 from qsched_edge.calibrate.search import Proposal
 from qsched_edge.calibrate.searches.space import at_bounds
-from qsched_edge.calibrate.settings import Settings
+from qsched_edge.calibrate.settings import CalibrationSettings
 from qsched_edge.calibrate.verdicts import DECIDERS, Verdict, choose, ships
 from qsched_edge.checkpoint.recipes import resolve
 from qsched_edge.errors import BundleError, PromptsError, RequestError
 from qsched_edge.evaluate import run as evaluation
 from qsched_edge.evaluate.cells import measure
 from qsched_edge.evaluate.classifier import Classifier
+from qsched_edge.evaluate.settings import EvaluationSettings
 from qsched_edge.intervals import Interval
 from qsched_edge.jaq.loss import Scores
 from qsched_edge.jaq.settings import TermSettings
@@ -39,7 +41,9 @@ from qsched_edge.jaq.terms import TERMS, Seen, Term
 from qsched_edge.prompts import read_prompts
 from qsched_edge.work.journal import Journal
 
-FEW = Settings(search=("grid", "gradient"), points=3, iterations=2, fit_prompts=4, heldout_prompts=4, threads=1)
+FEW = CalibrationSettings(
+    search=("grid", "gradient"), points=3, iterations=2, fit_prompts=4, heldout_prompts=4, place=Place(threads=1)
+)
 PROMPTS = ("a red apple, noto style", "a cat face, fluent style")
 DECIDED = ("c_x", "c_eps", "shipped", "candidates")
 
@@ -49,7 +53,7 @@ def copy(bundles: dict[int, Path], tmp_path: Path) -> Path:
     return Path(shutil.copytree(bundles[4], tmp_path / "bundle"))
 
 
-def learn(folder: Path, recipe: Path, settings: Settings = FEW) -> dict:
+def learn(folder: Path, recipe: Path, settings: CalibrationSettings = FEW) -> dict:
     return calibrate(folder, settings, None, None, str(recipe), quiet=True).record
 
 
@@ -71,7 +75,7 @@ def test_the_bundle_may_be_the_folder_one_is_in(
     learn(Path(), recipe, replace(FEW, search=("line",), budget="32"))
     verify(copy)
     assert sorted(p.name for p in copy.parent.iterdir()) == ["bundle"]
-    settings = evaluation.Settings(prompts=2, seeds=1)
+    settings = EvaluationSettings(prompts=2, seeds=1)
     report = evaluation.evaluate(
         Path(), tmp_path / "report", settings, None, str(recipe), force=False, quiet=True, reference=bundles[32]
     )
@@ -265,10 +269,11 @@ def test_bad_requests_leave_the_bundle_alone(
         ({"loss": "reference"}, "give --reference"),
         ({"budget": "5 apples"}, "budget '5 apples' is neither passes nor time"),
         ({"search": ("channel",), "jacobian": "forward"}, "knows no single channels"),
-        ({"device": "tpu"}, "unknown device 'tpu'"),
     ):
         with pytest.raises(RequestError, match=message):
-            Settings(**bad)  # type: ignore[arg-type]
+            CalibrationSettings(**bad)  # type: ignore[arg-type]
+    with pytest.raises(RequestError, match="unknown device 'tpu'"):
+        Place(device="tpu")
     assert (copy / "qsched.json").read_bytes() == before
 
 

@@ -13,7 +13,7 @@ from conftest import ROOT
 from qsched_runtime import Sampler
 
 from qsched_edge.calibrate.decoder import Decoder
-from qsched_edge.calibrate.settings import Settings as CalibrationSettings
+from qsched_edge.calibrate.settings import CalibrationSettings
 from qsched_edge.calibrate.workshop import setup_of
 from qsched_edge.checkpoint.recipes import ModelSpec, resolve
 from qsched_edge.export.run import Choices, ExportSettings, export
@@ -225,14 +225,15 @@ def test_negative_prompts_guide_as_diffusers_does(spec: ModelSpec, bundle: Path,
 def test_quantized_bundles_take_the_whole_path(spec: ModelSpec, bundle: Path, bits: int, tmp_path: Path) -> None:
     from qsched_edge.calibrate import run as calibration
     from qsched_edge.evaluate import run as evaluation
+    from qsched_edge.evaluate.settings import EvaluationSettings
 
     choices = Choices(encoder=True)
     folder = export(spec, ExportSettings(bits, choices=choices), tmp_path / "bundle", quiet=True)
     model = str(spec.recipe.folder / f"{spec.recipe.name}.toml")
-    few = calibration.Settings(points=2, iterations=2, fit_prompts=4, heldout_prompts=4)
+    few = CalibrationSettings(points=2, iterations=2, fit_prompts=4, heldout_prompts=4)
     record = calibration.calibrate(folder, few, None, None, model, quiet=True).record
     assert len(record["c_x"]) == len(record["c_eps"]) == spec.recipe.steps[0]
-    settings = evaluation.Settings(prompts=2, seeds=1)
+    settings = EvaluationSettings(prompts=2, seeds=1)
     report = evaluation.evaluate(folder, tmp_path / "report", settings, None, model, False, True, bundle)
     assert all(np.isfinite(list(cell.values())).all() for cell in report["cells"].values())
     images = Sampler.from_pretrained(folder)(PROMPTS, seed=5, height=16, width=16).images

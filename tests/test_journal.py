@@ -20,7 +20,7 @@ from qsched_edge.calibrate.jobs import Drawn, Job
 from qsched_edge.calibrate.pictures import Pictures
 from qsched_edge.calibrate.run import calibrate
 from qsched_edge.calibrate.search import Proposal
-from qsched_edge.calibrate.settings import Settings
+from qsched_edge.calibrate.settings import CalibrationSettings
 from qsched_edge.calibrate.verdicts import gains
 from qsched_edge.calibrate.workshop import open_workshop
 from qsched_edge.errors import RequestError
@@ -92,7 +92,7 @@ def test_one_process_at_a_time_calibrates_a_bundle(bundles: dict[int, Path], rec
         assert other.stdout.readline() == b"mine\n"
         for _ in range(2):  # to be refused takes nothing away
             with pytest.raises(RequestError, match="is being calibrated by another process"):
-                calibrate(folder, Settings(), None, None, str(recipe), quiet=True)
+                calibrate(folder, CalibrationSettings(), None, None, str(recipe), quiet=True)
         assert (beside / "journal.jsonl").read_text() == "the other's"
         other.kill()
     assert (folder / "qsched.json").read_bytes() == before
@@ -108,7 +108,9 @@ CHANGES = {
 }
 
 
-def stamp_of(folder: Path, recipe: Path, settings: Settings, journal: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+def stamp_of(
+    folder: Path, recipe: Path, settings: CalibrationSettings, journal: Path, monkeypatch: pytest.MonkeyPatch
+) -> str:
     """What stands in the journal of a calibration that would be made now; nothing is drawn."""
     nothing = [(Scores({}), 0.0)]
     monkeypatch.setattr(Pictures, "scores", lambda self, candidates: iter(nothing))
@@ -121,13 +123,15 @@ def test_another_bundle_never_meets_an_older_ones_journal(
     part: str, bundles: dict[int, Path], recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder, journal = Path(shutil.copytree(bundles[4], tmp_path / "bundle")), tmp_path / "journal"
-    first = stamp_of(folder, recipe, Settings(), journal, monkeypatch)
+    first = stamp_of(folder, recipe, CalibrationSettings(), journal, monkeypatch)
     write_coefficients(folder, 4, Coefficients(np.full(4, 1.1), np.ones(4), np.full(4, 0.1)), {"a": "record"})
-    assert stamp_of(folder, recipe, Settings(), journal, monkeypatch) == first  # coefficients are no part of it
+    assert (
+        stamp_of(folder, recipe, CalibrationSettings(), journal, monkeypatch) == first
+    )  # coefficients are no part of it
     raw = json.loads((folder / "qsched.json").read_text())
     CHANGES[part](raw)
     (folder / "qsched.json").write_text(json.dumps(raw))
-    assert stamp_of(folder, recipe, Settings(), journal, monkeypatch) != first
+    assert stamp_of(folder, recipe, CalibrationSettings(), journal, monkeypatch) != first
 
 
 def test_another_reference_or_autoencoder_starts_anew(
@@ -137,7 +141,7 @@ def test_another_reference_or_autoencoder_starts_anew(
     model = Path(shutil.copytree(miniature, tmp_path / "miniature"))
     mine = tmp_path / "mini.toml"
     mine.write_text(recipe.read_text())
-    settings = Settings(reference=full)
+    settings = CalibrationSettings(reference=full)
     stamps = [stamp_of(bundles[4], mine, settings, tmp_path / "journal", monkeypatch)]
     with (model / "vae/diffusion_pytorch_model.safetensors").open("ab") as handle:
         handle.write(b" ")

@@ -11,16 +11,17 @@ from qsched_runtime import Coefficients
 
 from qsched_edge import noise
 from qsched_edge.ablate import run as ablation
+from qsched_edge.ablate.settings import Judging
 from qsched_edge.bundle.card import scheduler_json
 from qsched_edge.calibrate.inputs import drawn_of
 from qsched_edge.calibrate.memo import Ledger
 from qsched_edge.calibrate.run import started
 from qsched_edge.calibrate.search import Books, Point, Proposal
 from qsched_edge.calibrate.searches.gradient_check import cosine, ratio
-from qsched_edge.calibrate.settings import Settings
+from qsched_edge.calibrate.settings import CalibrationSettings
 from qsched_edge.errors import MetricError, RequestError
 from qsched_edge.evaluate import plots
-from qsched_edge.evaluate import run as evaluation
+from qsched_edge.evaluate.settings import EvaluationSettings
 from qsched_edge.jaq.metrics import metric
 from qsched_edge.jaq.settings import TermSettings
 from qsched_edge.jaq.terms import QUALITY, TEXT_IMAGE
@@ -41,8 +42,8 @@ from qsched_edge.prompts import PromptSet
 )
 def test_numbers_without_meaning_are_refused(asked: dict, message: str) -> None:
     with pytest.raises(RequestError, match=message):
-        Settings(**asked)
-    Settings(k=0.0, seed=99, workers=1)
+        CalibrationSettings(**asked)
+    CalibrationSettings(k=0.0, seed=99, workers=1)
 
 
 def test_no_two_purposes_of_any_seed_share_noise() -> None:
@@ -50,13 +51,15 @@ def test_no_two_purposes_of_any_seed_share_noise() -> None:
     texts = PromptSet(Path("x"), ("p",) * noise.PROMPTS, "")
     most = {"fit_prompts": noise.PROMPTS, "heldout_prompts": noise.PROMPTS}
     drawn = [
-        drawn_of(Settings(seed=s, **most), texts, texts)[n] for s in range(noise.SEEDS) for n in ("fit", "heldout")
+        drawn_of(CalibrationSettings(seed=s, **most), texts, texts)[n]
+        for s in range(noise.SEEDS)
+        for n in ("fit", "heldout")
     ]
     ranges = [(d.first_seed, d.first_seed + len(d.prompts) - 1) for d in drawn]
     ranges += [(noise.reporting(s, 0), noise.reporting(s, noise.PROMPTS - 1)) for s in range(noise.SEEDS)]
     ranges = sorted([*ranges, (noise.observing(0), noise.observing(10**9))])
     assert all(before[1] < after[0] for before, after in pairwise(ranges))
-    plain = drawn_of(Settings(), texts, texts)  # all published numbers are of these streams
+    plain = drawn_of(CalibrationSettings(), texts, texts)  # all published numbers are of these streams
     assert [plain[n].first_seed for n in ("fit", "heldout", "choosing", "deciding")] == [0, 10**6, 10**6, 10**6 + 32]
     assert (noise.reporting(2, 7), noise.observing(7)) == (2_020_007, 3_000_007)
 
@@ -64,10 +67,10 @@ def test_no_two_purposes_of_any_seed_share_noise() -> None:
 @pytest.mark.parametrize(
     ("kind", "asked"),
     [
-        (evaluation.Settings, {"seeds": 101}),
-        (evaluation.Settings, {"prompts": 10_001}),
-        (ablation.Judging, {"seeds": 101}),
-        (ablation.Judging, {"prompts": 10_001}),
+        (EvaluationSettings, {"seeds": 101}),
+        (EvaluationSettings, {"prompts": 10_001}),
+        (Judging, {"seeds": 101}),
+        (Judging, {"prompts": 10_001}),
     ],
 )
 def test_reports_stay_in_their_own_noise(kind: type, asked: dict) -> None:

@@ -13,9 +13,10 @@ from qsched_edge.calibrate.budget import Budget
 from qsched_edge.calibrate.jobs import Drawn, Job
 from qsched_edge.calibrate.pairs import sums
 from qsched_edge.calibrate.pictures import Pictures
-from qsched_edge.calibrate.search import Problem, Tuning, propose
+from qsched_edge.calibrate.search import Problem, propose
 from qsched_edge.calibrate.searches.closed import Paired, Prediction, affine_channel, dns, landing, ptqd, q_drift
 from qsched_edge.calibrate.searches.space import HIGH, LOW
+from qsched_edge.calibrate.settings import Tuning
 from qsched_edge.jaq.loss import Loss
 from qsched_edge.work.journal import Journal
 

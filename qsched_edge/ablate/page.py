@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from qsched_edge.ablate.run import COUNTS, EQUAL_PASSES
+from qsched_edge.ablate.settings import COUNTS, EQUAL_PASSES
 from qsched_edge.evaluate import plots
 from qsched_edge.evaluate.page import data_uri, difference, interval_text
 from qsched_edge.jaq.terms import TERMS

@@ -16,18 +16,18 @@ import numpy as np
 from qsched_runtime import Coefficients, Sampler
 from qsched_runtime import manifest as manifests
 
-from qsched_edge import noise
 from qsched_edge.ablate import judged as judges
+from qsched_edge.ablate.settings import COLUMNS, COUNTS, EQUAL_PASSES, GROUPS, LOSS, AblationSettings
 from qsched_edge.bundle.card import versions
 from qsched_edge.bundle.write import coefficients_json
 from qsched_edge.calibrate.device import open_sampler
 from qsched_edge.calibrate.inputs import judge_of, prompt_sets, uncalibrated_at
-from qsched_edge.calibrate.search import SEARCHES, Point, Proposal, propose
+from qsched_edge.calibrate.registries import SEARCHES
+from qsched_edge.calibrate.search import Point, Proposal, propose
 from qsched_edge.calibrate.searches.space import HIGH, LOW, line
-from qsched_edge.calibrate.settings import Settings
+from qsched_edge.calibrate.settings import CalibrationSettings
 from qsched_edge.calibrate.workshop import Workshop, open_workshop
 from qsched_edge.checkpoint.recipes import ModelSpec, resolve
-from qsched_edge.errors import RequestError, unknown_name
 from qsched_edge.evaluate.run import classifier_of, full_precision, judges_identity
 from qsched_edge.intervals import paired_difference
 from qsched_edge.jaq.loss import Loss
@@ -35,8 +35,6 @@ from qsched_edge.jaq.terms import losses
 from qsched_edge.work import progress
 from qsched_edge.work.staging import Staging, refuse_existing, write_json, write_text
 
-EQUAL_PASSES, LOSS, COLUMNS, COUNTS = "searches at equal passes", "loss", "columns", "fitting prompts"
-GROUPS = {"searches": EQUAL_PASSES, "losses": LOSS, "columns": COLUMNS, "prompts": COUNTS}
 ON_BOTH = (f"{EQUAL_PASSES}: free", f"{LOSS}: reference")  # full precision draws with these too
 SHOWN = 6  # pictures of each row
 CURVE = 6  # points of a curve whose held-out score is measured: the last ones of each doubling of passes
@@ -56,24 +54,9 @@ class Row:
     count: int | None = None
 
 
-@dataclass(frozen=True)
-class Judging:
-    """What the second judge sees: `prompts` held-out prompts (0: nothing), each with `seeds` noises."""
-
-    prompts: int = 64
-    seeds: int = 2
-
-    def __post_init__(self) -> None:
-        noise.check_prompts("judge_prompts", self.prompts)
-        noise.check_noises("judge_seeds", self.seeds)
-
-
 def rows_of(fit_prompts: int, groups: Sequence[str] = tuple(GROUPS), full: bool = False) -> list[Row]:
     """The grid first: what it takes is what every other search may take. A bundle in `full` precision is its own
     reference, so that rows which compare with one are left out."""
-    for name in groups:
-        if name not in GROUPS:
-            raise RequestError(unknown_name("group of rows", name, GROUPS))
     counts = [*(n for n in PROMPTS if n < fit_prompts), fit_prompts]
     masks = (("c_x only", (True, False)), ("c_eps only", (False, True)), ("c_x and c_eps", (True, True)))
     rows = [
@@ -89,31 +72,28 @@ def rows_of(fit_prompts: int, groups: Sequence[str] = tuple(GROUPS), full: bool 
 def ablate(
     folders: Sequence[Path],
     output: Path,
-    settings: Settings,
-    judging: Judging,
-    groups: Sequence[str],
+    settings: AblationSettings,
     model: str | None,
     force: bool,
     quiet: bool,
 ) -> dict[str, Any]:
-    """Returns the report written to `output`/report.json; `settings.points` sets the grid and so the budget."""
+    """Returns the report written to `output`/report.json; the calibration's `points` set the grid and so the budget."""
     refuse_existing(output, force)
-    rows_of(settings.fit_prompts, groups)
     folders = [folder.resolve() for folder in folders]
-    inputs = [inputs_of(folder, settings, model, quiet) for folder in folders]
+    inputs = [inputs_of(folder, settings.calibration, model, quiet) for folder in folders]
     arguments = {
-        "settings": asdict(settings), "judging": asdict(judging), "model": model, "inputs": inputs,
+        "settings": settings.calibration.json(), "judging": asdict(settings.judging), "model": model, "inputs": inputs,
         "versions": versions(),
     }  # fmt: skip
     with Staging(output, arguments, force) as staging:
         sections, pictures = {}, {}
         for i, folder in enumerate(folders):
-            subject = Subject(folder, settings, judging, tuple(groups), model, staging, i, quiet)
+            subject = Subject(folder, settings, model, staging, i, quiet)
             sections[folder.name], pictures[folder.name] = ablate_one(subject)
         report = {
             "bundles": sections,
-            "settings": settings_json(settings),
-            "judging": asdict(judging),
+            "settings": settings.calibration.json(),
+            "judging": asdict(settings.judging),
             "versions": versions(),
         }
         from qsched_edge.ablate.page import page
@@ -124,7 +104,7 @@ def ablate(
     return report
 
 
-def inputs_of(folder: Path, settings: Settings, model: str | None, quiet: bool) -> dict[str, Any]:
+def inputs_of(folder: Path, settings: CalibrationSettings, model: str | None, quiet: bool) -> dict[str, Any]:
     """All that one bundle's section depends on beside the settings."""
     manifest = manifests.read(folder)
     spec = resolve(model or manifest.raw["provenance"]["recipe"])
@@ -136,14 +116,12 @@ def inputs_of(folder: Path, settings: Settings, model: str | None, quiet: bool) 
     }
 
 
-def reference_of(folder: Path, manifest: manifests.Manifest, spec: ModelSpec, settings: Settings, quiet: bool) -> Path:
+def reference_of(
+    folder: Path, manifest: manifests.Manifest, spec: ModelSpec, settings: CalibrationSettings, quiet: bool
+) -> Path:
     """The 32-bit bundle that was named, or the one beside the bundle, made now if it is not there."""
     beside = settings.reference or folder.with_name(f"{spec.recipe.name}-w32")
     return full_precision(spec, manifest, beside, quiet)
-
-
-def settings_json(settings: Settings) -> dict[str, Any]:
-    return {n: str(v) if isinstance(v, Path) else v for n, v in asdict(settings).items()}
 
 
 @dataclass(frozen=True)
@@ -151,9 +129,7 @@ class Subject:
     """One bundle's part of an ablation; `index` names its traces in the staging folder."""
 
     folder: Path
-    settings: Settings
-    judging: Judging
-    groups: tuple[str, ...]
+    settings: AblationSettings
     model: str | None
     staging: Staging
     index: int
@@ -168,12 +144,12 @@ def ablate_one(subject: Subject) -> tuple[dict[str, Any], dict[str, np.ndarray]]
     """The report's section of one bundle, and pictures uint8 [SHOWN, H, W, 3] by row."""
     manifest = manifests.read(subject.folder)
     spec = resolve(subject.model or manifest.raw["provenance"]["recipe"])
-    full = reference_of(subject.folder, manifest, spec, subject.settings, subject.quiet)
-    settings = replace(subject.settings, reference=full)
+    full = reference_of(subject.folder, manifest, spec, subject.settings.calibration, subject.quiet)
+    settings = replace(subject.settings.calibration, reference=full)
     shop = open_workshop(subject.folder, settings, None, None, subject.model, subject.journal, compare=True)
     try:
         jaq, budget, found = shop.loss("jaq"), settings.budget, []
-        for row in rows_of(settings.fit_prompts, subject.groups, manifest.raw["provenance"]["bits"] == 32):
+        for row in rows_of(settings.fit_prompts, subject.settings.groups, manifest.raw["provenance"]["bits"] == 32):
             proposal = run_row(shop, row, budget if row.search != "grid" else "", subject.quiet)
             budget = budget or str(proposal.passes)  # the first row's, the grid's
             found.append({"group": row.group, "name": row.name, **measured(shop, jaq, row, proposal)})
@@ -193,15 +169,15 @@ def judged_rows(
     subject: Subject, shop: Workshop, full: Path, jaq: Loss, rows: Sequence[dict[str, Any]]
 ) -> list[dict[str, Any]]:
     """What the second judge says of the searches' and losses' coefficients; nothing where there is none to ask."""
-    if not subject.judging.prompts or not shop.spec.recipe.evaluator:
+    if not subject.settings.judging.prompts or not shop.spec.recipe.evaluator:
         return []
-    held, setup = shop.prompts[1].first(subject.judging.prompts), shop.setup
+    held, setup = shop.prompts[1].first(subject.settings.judging.prompts), shop.setup
     samplers = {
-        name: open_sampler(path, setup.device, setup.providers, setup.memory, setup.threads)
+        name: open_sampler(path, setup.place)
         for name, path in ((judges.FULL, full), (judges.QUANTIZED, subject.folder))
     }
     pair = judge_of(shop.spec.recipe), classifier_of(shop.spec)
-    bench = judges.Bench(samplers, pair, jaq, held, subject.judging.seeds)
+    bench = judges.Bench(samplers, pair, jaq, held, subject.settings.judging.seeds)
     shown = [row for row in rows if row["group"] in (EQUAL_PASSES, LOSS)]
     candidates = judges.candidates_of(shown, shop.steps, ON_BOTH, subject.folder.resolve() == full.resolve())
     return judges.judged(bench, candidates, subject.staging, f"cell-{subject.index}", subject.quiet)
@@ -266,9 +242,7 @@ def drawn(shop: Workshop, full: Path, rows: Sequence[dict[str, Any]]) -> dict[st
     held = shop.sets["heldout"]
     prompts, seeds = held.prompts[:SHOWN], range(held.first_seed, held.first_seed + len(held.prompts[:SHOWN]))
     setup = shop.setup
-    quantized, exact = (
-        open_sampler(path, setup.device, setup.providers, setup.memory, setup.threads) for path in (setup.bundle, full)
-    )
+    quantized, exact = (open_sampler(path, setup.place) for path in (setup.bundle, full))
     identity = Coefficients.identity(shop.steps)
     wanted = {r["name"]: Coefficients(r["c_x"], r["c_eps"], r.get("bias")) for r in rows if r["group"] == LOSS}
 

@@ -11,7 +11,7 @@ from qsched_runtime import manifest as manifests
 from qsched_edge import noise
 from qsched_edge.bundle import write as bundles
 from qsched_edge.calibrate.jobs import Drawn
-from qsched_edge.calibrate.settings import Settings
+from qsched_edge.calibrate.settings import CalibrationSettings
 from qsched_edge.checkpoint.recipes import Recipe
 from qsched_edge.errors import BundleError, PromptsError, QSchedError
 from qsched_edge.jaq.judge import Judge
@@ -37,7 +37,7 @@ def prompt_sets(recipe: Recipe, prompts: Path | None, heldout: Path | None) -> t
     return fit, held
 
 
-def drawn_of(settings: Settings, fit_set: PromptSet, heldout_set: PromptSet) -> dict[str, Drawn]:
+def drawn_of(settings: CalibrationSettings, fit_set: PromptSet, heldout_set: PromptSet) -> dict[str, Drawn]:
     """The prompts and noise of fitting, and of the two halves that choose and decide."""
     fit, held = fit_set.first(settings.fit_prompts), heldout_set.first(settings.heldout_prompts)
     start, half = noise.deciding(settings.seed), len(held) // 2
@@ -71,7 +71,7 @@ def uncalibrated_at(folder: Path | None) -> dict[str, Any] | None:
     return bundles.uncalibrated(manifests.read(folder)) if folder else None
 
 
-def terms_of(recipe: Recipe, settings: Settings) -> TermSettings:
+def terms_of(recipe: Recipe, settings: CalibrationSettings) -> TermSettings:
     """The recipe's metrics, unless the settings name others."""
     return TermSettings(
         str(recipe.path(recipe.scorer)) if recipe.scorer else "", settings.text_image or recipe.text_image,
@@ -80,7 +80,7 @@ def terms_of(recipe: Recipe, settings: Settings) -> TermSettings:
 
 
 def judge_of(recipe: Recipe) -> Judge:
-    return Judge(terms_of(recipe, Settings()))
+    return Judge(terms_of(recipe, CalibrationSettings()))
 
 
 def judge_identity(terms: TermSettings) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from qsched_edge.calibrate.decoder import Decoder
 from qsched_edge.calibrate.device import open_sampler
 from qsched_edge.calibrate.objective import BATCH, Objective
 from qsched_edge.calibrate.pairs import batch_statistics
+from qsched_edge.calibrate.place import Place
 from qsched_edge.jaq.judge import Judge
 from qsched_edge.jaq.loss import Loss
 from qsched_edge.jaq.settings import TermSettings
@@ -49,10 +50,7 @@ class Setup:
     vae: Path
     full: Path | None = None
     compare: bool = False
-    device: str = "cpu"
-    providers: tuple[str, ...] = ("CPUExecutionProvider",)
-    memory: str = "low"
-    threads: int | None = None
+    place: Place = field(default_factory=Place)
 
 
 @dataclass(frozen=True)
@@ -84,14 +82,14 @@ class Worker:
 
     @cached_property
     def judge(self) -> Judge:
-        return Judge(self.setup.terms, self.setup.device)
+        return Judge(self.setup.terms, self.setup.place.device)
 
     @cached_property
     def decoder(self) -> Decoder:
-        return Decoder(self.setup.vae, self.sampler.manifest.latents, self.setup.device)
+        return Decoder(self.setup.vae, self.sampler.manifest.latents, self.setup.place.device)
 
     def open(self, folder: Path) -> Sampler:
-        return open_sampler(folder, self.setup.device, self.setup.providers, self.setup.memory, self.setup.threads)
+        return open_sampler(folder, self.setup.place)
 
     def objective(self, drawn: Drawn) -> Objective:
         if drawn not in self.objectives:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +13,10 @@ from qsched_edge.bundle import write as bundles
 from qsched_edge.bundle.card import versions
 from qsched_edge.calibrate.inputs import scorer_hash, uncalibrated_at
 from qsched_edge.calibrate.record import BOUNDS, Result, candidate_json
+from qsched_edge.calibrate.registries import STARTED
 from qsched_edge.calibrate.safeguards import UNCOMPARED, collapse, departure, saturation, shared, too_few, warnings_of
-from qsched_edge.calibrate.search import STARTED, Problem, Proposal, propose
-from qsched_edge.calibrate.settings import Settings
+from qsched_edge.calibrate.search import Problem, Proposal, propose
+from qsched_edge.calibrate.settings import CalibrationSettings
 from qsched_edge.calibrate.verdicts import Verdict, choose, judge, ships
 from qsched_edge.calibrate.workshop import PLACE_OPTIONS, Workshop, open_workshop
 from qsched_edge.jaq.judge import Judge
@@ -28,7 +28,12 @@ from qsched_edge.work.staging import digest
 
 
 def calibrate(
-    folder: Path, settings: Settings, prompts: Path | None, heldout: Path | None, model: str | None, quiet: bool
+    folder: Path,
+    settings: CalibrationSettings,
+    prompts: Path | None,
+    heldout: Path | None,
+    model: str | None,
+    quiet: bool,
 ) -> Result:
     """Learn coefficients for the bundle at `folder` and write them into it; one process at a time does."""
     folder = folder.resolve()
@@ -38,7 +43,12 @@ def calibrate(
 
 
 def calibrate_alone(
-    folder: Path, settings: Settings, prompts: Path | None, heldout: Path | None, model: str | None, quiet: bool
+    folder: Path,
+    settings: CalibrationSettings,
+    prompts: Path | None,
+    heldout: Path | None,
+    model: str | None,
+    quiet: bool,
 ) -> Result:
     """The same, by the one process that holds the bundle's lock."""
     journal = folder.with_name(f".{folder.name}.calibration")
@@ -89,12 +99,11 @@ def make_record(
     """Everything needed to see where the coefficients come from and to compute them again."""
     ok, settings, (fit_set, heldout_set) = ships(chosen), shop.settings, shop.prompts
     coefficients = chosen.proposal.coefficients if ok else Coefficients.identity(shop.steps)
-    values = {n: v for n, v in asdict(settings).items() if n not in PLACE_OPTIONS}
     return {
         "shipped": chosen.proposal.search if ok else "identity",
         "chosen": chosen.proposal.search,
         **bundles.coefficients_json(coefficients),
-        "settings": {n: str(v) if isinstance(v, Path) else v for n, v in values.items()},
+        "settings": {n: v for n, v in settings.json().items() if n not in PLACE_OPTIONS},
         "loss": {"name": settings.loss, "k": settings.k, **loss.json()},
         "metrics": {"text_image": shop.setup.terms.text_image, "quality": shop.setup.terms.quality},
         "bounds": BOUNDS,
@@ -110,7 +119,7 @@ def make_record(
 
 
 def warnings(shop: Workshop, verdicts: Sequence[Verdict], before: Scores) -> list[str]:
-    judge = Judge(shop.setup.terms, shop.setup.device)
+    judge = Judge(shop.setup.terms, shop.setup.place.device)
     found = shared(shop.sets["fit"].prompts, shop.sets["heldout"].prompts)
     found += too_few(before.count)
     for name in picture_terms():

@@ -19,20 +19,10 @@ from qsched_edge.calibrate.budget import Budget, BudgetSpent
 from qsched_edge.calibrate.memo import Ledger
 from qsched_edge.calibrate.pairs import MOMENTS
 from qsched_edge.calibrate.pictures import Pictures, key_of
+from qsched_edge.calibrate.registries import SEARCHES
+from qsched_edge.calibrate.settings import Tuning
 from qsched_edge.jaq.loss import Loss
 from qsched_edge.lookup import lookup
-
-SEARCHES = {
-    "grid": "qsched_edge.calibrate.searches.grid:search",
-    "line": "qsched_edge.calibrate.searches.line:search",
-    "free": "qsched_edge.calibrate.searches.free:search",
-    "channel": "qsched_edge.calibrate.searches.channel:search",
-    "gradient": "qsched_edge.calibrate.searches.gradient:search",
-    "blackbox": "qsched_edge.calibrate.searches.blackbox:search",
-    "closed": "qsched_edge.calibrate.searches.closed:search",
-}
-STARTED = ("free", "channel", "gradient", "blackbox")  # begin at the problem's `start`, the others nowhere
-AUTO = ("free",)  # what `auto` runs: see the measurements in docs/calibration.md
 
 
 @dataclass(frozen=True)
@@ -62,18 +52,6 @@ class Proposal:
     not_finite: int
     notes: dict[str, object]
     curve: tuple[Point, ...]
-
-
-@dataclass(frozen=True)
-class Tuning:
-    """The searches' own settings: grid points an axis, gradient iterations, the Jacobian's stand-in, and which of
-    (c_x, c_eps) the gradient may move; `check` compares the gradient with finite differences."""
-
-    points: int = 7
-    iterations: int = 24
-    jacobian: str = "none"
-    moves: tuple[bool, bool] = (True, True)
-    check: bool = True
 
 
 @dataclass

@@ -3,24 +3,32 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 from qsched_edge import noise
-from qsched_edge.calibrate.adjoint import JACOBIANS
 from qsched_edge.calibrate.budget import Budget
-from qsched_edge.calibrate.device import check_device
-from qsched_edge.calibrate.engines import ENGINES
-from qsched_edge.calibrate.search import AUTO, SEARCHES, Tuning
+from qsched_edge.calibrate.place import Place
+from qsched_edge.calibrate.registries import AUTO, ENGINES, JACOBIANS, SEARCHES, STARTS
 from qsched_edge.errors import RequestError, unknown_name
 from qsched_edge.jaq.terms import losses
 
-MEMORY = ("low", "fast")
-STARTS = ("identity", "closed")
+
+@dataclass(frozen=True)
+class Tuning:
+    """The searches' own settings: grid points an axis, gradient iterations, the Jacobian's stand-in, and which of
+    (c_x, c_eps) the gradient may move; `check` compares the gradient with finite differences."""
+
+    points: int = 7
+    iterations: int = 24
+    jacobian: str = "none"
+    moves: tuple[bool, bool] = (True, True)
+    check: bool = True
 
 
 @dataclass(frozen=True)
-class Settings:
+class CalibrationSettings:
     """`search` names searches, "auto" stands for AUTO and "all" for all of them; counts are prompts; the other values
     are explained in the command's help. `engine`, `workers` and `ray_address` change no result."""
 
@@ -41,13 +49,10 @@ class Settings:
     text_image: str = ""
     quality: str = ""
     reference: Path | None = None
-    device: str = "cpu"
-    providers: tuple[str, ...] = ("CPUExecutionProvider",)
+    place: Place = field(default_factory=Place)
     engine: str = "local"
     ray_address: str = ""
     workers: int = 2
-    memory: str = "low"
-    threads: int | None = None
 
     def __post_init__(self) -> None:
         for what, names, known in (
@@ -56,7 +61,6 @@ class Settings:
             ("start", (self.start,), STARTS),
             ("jacobian", (self.jacobian,), JACOBIANS),
             ("engine", (self.engine,), ENGINES),
-            ("memory", (self.memory,), MEMORY),
         ):
             for name in names:
                 if name not in known:
@@ -67,7 +71,6 @@ class Settings:
         self._check_numbers()
         if self.jacobian == "forward" and "channel" in self.searches:
             raise RequestError("jacobian forward knows no single channels: use none or symmetric for search channel")
-        check_device(self.device)
         Budget.parse(self.budget)
         if self.reference is None and (self.loss == "reference" or "closed" in (*self.searches, self.start)):
             raise RequestError(
@@ -83,6 +86,13 @@ class Settings:
             noise.check_prompts(name, getattr(self, name))
         if self.workers < 1:
             raise RequestError(f"workers {self.workers} is too few: use 1 or more")
+
+    def json(self) -> dict[str, Any]:
+        """Every setting by name, those of the place among them."""
+        flat: dict[str, Any] = {}
+        for name, value in asdict(self).items():
+            flat |= value if name == "place" else {name: str(value) if isinstance(value, Path) else value}
+        return flat
 
     @property
     def searches(self) -> tuple[str, ...]:

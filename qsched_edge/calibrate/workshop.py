@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +14,7 @@ from qsched_runtime import manifest as manifests
 from qsched_edge.bundle import write as bundles
 from qsched_edge.bundle.card import versions
 from qsched_edge.calibrate.budget import Budget
-from qsched_edge.calibrate.engines import ENGINES, Cluster, Engine
+from qsched_edge.calibrate.engines import Cluster, Engine
 from qsched_edge.calibrate.inputs import (
     check_reference,
     drawn_of,
@@ -26,8 +26,9 @@ from qsched_edge.calibrate.inputs import (
 )
 from qsched_edge.calibrate.jobs import Drawn, Setup
 from qsched_edge.calibrate.pictures import Pictures
+from qsched_edge.calibrate.registries import ENGINES
 from qsched_edge.calibrate.search import Problem
-from qsched_edge.calibrate.settings import Settings
+from qsched_edge.calibrate.settings import CalibrationSettings
 from qsched_edge.checkpoint.recipes import ModelSpec, resolve
 from qsched_edge.jaq.loss import Loss, Scores, weights_of
 from qsched_edge.lookup import lookup
@@ -55,7 +56,7 @@ PLACE_OPTIONS = ("engine", "ray_address", "workers")  # they change no answer ei
 class Workshop:
     """An opened bundle with everything that searches and verdicts need; ablations use it too."""
 
-    settings: Settings
+    settings: CalibrationSettings
     manifest: manifests.Manifest
     spec: ModelSpec
     setup: Setup
@@ -88,8 +89,8 @@ class Workshop:
 
 
 def open_workshop(
-    folder: Path, settings: Settings, prompts: Path | None, heldout: Path | None, model: str | None, journal: Path,
-    compare: bool = False,
+    folder: Path, settings: CalibrationSettings, prompts: Path | None, heldout: Path | None, model: str | None,
+    journal: Path, compare: bool = False,
 ) -> Workshop:  # fmt: skip
     """Read and check all inputs, start the engine, draw the fitting pictures at c = 1; `compare` them with full
     precision's even if the loss does not ask for it."""
@@ -97,7 +98,7 @@ def open_workshop(
     spec = resolve(model or manifest.raw["provenance"]["recipe"])
     sets = prompt_sets(spec.recipe, prompts, heldout)
     drawn, setup = drawn_of(settings, *sets), setup_of(folder, manifest, spec, settings, compare)
-    values = {n: v for n, v in asdict(settings).items() if n not in (*SEARCH_OPTIONS, *PLACE_OPTIONS)}
+    values = {n: v for n, v in settings.json().items() if n not in (*SEARCH_OPTIONS, *PLACE_OPTIONS)}
     stamp = {
         "settings": values, "bundle": bundles.uncalibrated(manifest), "prompts": [s.sha256 for s in sets],
         "compare": setup.compare, "judge": judge_identity(setup.terms), "autoencoder": bundles.list_files(setup.vae),
@@ -110,7 +111,9 @@ def open_workshop(
     return replace(shop, identity=identity)
 
 
-def setup_of(folder: Path, manifest: manifests.Manifest, spec: ModelSpec, settings: Settings, compare: bool) -> Setup:
+def setup_of(
+    folder: Path, manifest: manifests.Manifest, spec: ModelSpec, settings: CalibrationSettings, compare: bool
+) -> Setup:
     steps = steps_of(manifest, settings.steps)
     if settings.reference:
         check_reference(settings.reference, manifest)
@@ -118,7 +121,7 @@ def setup_of(folder: Path, manifest: manifests.Manifest, spec: ModelSpec, settin
         folder.resolve(), steps, terms_of(spec.recipe, settings),
         autoencoder_of(spec, choices_of(manifest))[0],
         settings.reference and settings.reference.resolve(), compare or settings.compares,
-        settings.device, settings.providers, settings.memory, settings.threads,
+        settings.place,
     )  # fmt: skip
 
 

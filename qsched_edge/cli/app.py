@@ -198,11 +198,15 @@ def calibrate(
 ) -> None:
     """Learn c_x and c_eps on the quantized graph and write them into the bundle; identity always competes."""
     stage = load("qsched_edge.calibrate.run", "calibrate")
-    settings = stage.Settings(
-        tuple(search), loss, k, guard, steps, budget, start, points, iterations, jacobian, check_gradient, fit_prompts,
-        heldout_prompts, seed, text_image, quality, reference, device, tuple(provider), engine, ray_address, workers,
-        memory,
-        threads,
+    from qsched_edge.calibrate.place import Place
+    from qsched_edge.calibrate.settings import CalibrationSettings
+
+    settings = CalibrationSettings(
+        search=tuple(search), loss=loss, k=k, guard=guard, steps=steps, budget=budget, start=start, points=points,
+        iterations=iterations, jacobian=jacobian, check_gradient=check_gradient, fit_prompts=fit_prompts,
+        heldout_prompts=heldout_prompts, seed=seed, text_image=text_image, quality=quality, reference=reference,
+        place=Place(device, tuple(provider), memory, threads), engine=engine, ray_address=ray_address,
+        workers=workers,
     )  # fmt: skip
     result = stage.calibrate(bundle, settings, prompts, heldout, model, quiet)
     show(result.record, as_json, result.table())
@@ -227,7 +231,10 @@ def evaluate(
 ) -> None:
     """The four cells {full precision, quantized} x {c = 1, calibrated}, with paired intervals and pictures."""
     stage = load("qsched_edge.evaluate.run", "evaluate")
-    settings = stage.Settings(count, seeds, tuple(provider), steps)
+    from qsched_edge.calibrate.place import Place
+    from qsched_edge.evaluate.settings import EvaluationSettings
+
+    settings = EvaluationSettings(count, seeds, steps, Place(providers=tuple(provider)))
     report = stage.evaluate(bundle, output, settings, prompts, model, force, quiet, reference)
     show(report, as_json, stage.text_table(report) + f"\n{output / 'report.html'}")
 
@@ -260,14 +267,19 @@ def ablate(
     as_json: Json = False,
 ) -> None:
     """What each search, loss, column and number of prompts is worth: held-out gains, curves and pictures."""
-    calibration = load("qsched_edge.calibrate.settings", "calibrate")
+    from qsched_edge.ablate.settings import GROUPS, AblationSettings, Judging
+    from qsched_edge.calibrate.place import Place
+    from qsched_edge.calibrate.settings import CalibrationSettings
+
     stage = load("qsched_edge.ablate.run", "evaluate")
-    settings = calibration.Settings(
+    place = Place(device, memory=memory, threads=threads)
+    calibration = CalibrationSettings(
         points=points, budget=budget, iterations=iterations, fit_prompts=fit_prompts, heldout_prompts=heldout_prompts,
-        k=k, seed=seed, reference=reference, device=device, memory=memory, threads=threads,
+        k=k, seed=seed, reference=reference, place=place,
     )  # fmt: skip
-    judging = stage.Judging(judge_prompts, judge_seeds)
-    report = stage.ablate(bundles, output, settings, judging, rows or list(stage.GROUPS), model, force, quiet)
+    judging = Judging(judge_prompts, judge_seeds)
+    settings = AblationSettings(calibration, judging, tuple(rows) or tuple(GROUPS))
+    report = stage.ablate(bundles, output, settings, model, force, quiet)
     show(report, as_json, stage.text_table(report) + f"\n{output / 'report.html'}")
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,9 +13,9 @@ from typing import Any
 from qsched_runtime import Coefficients, Sampler
 from qsched_runtime import manifest as manifests
 
-from qsched_edge import noise
 from qsched_edge.bundle import write as bundles
 from qsched_edge.bundle.card import versions
+from qsched_edge.calibrate.device import open_sampler
 from qsched_edge.calibrate.inputs import (
     check_reference,
     judge_identity,
@@ -25,12 +25,13 @@ from qsched_edge.calibrate.inputs import (
     terms_of,
     uncalibrated_at,
 )
-from qsched_edge.calibrate.settings import Settings as Calibration
+from qsched_edge.calibrate.settings import CalibrationSettings
 from qsched_edge.checkpoint.recipes import ModelSpec, resolve
-from qsched_edge.errors import MetricError, RequestError
+from qsched_edge.errors import MetricError
 from qsched_edge.evaluate.cells import Cell, measure
 from qsched_edge.evaluate.classifier import Classifier
 from qsched_edge.evaluate.contrasts import CELLS, compared
+from qsched_edge.evaluate.settings import EvaluationSettings
 from qsched_edge.export.run import ExportSettings, export
 from qsched_edge.jaq.judge import Judge
 from qsched_edge.jaq.terms import TERMS, picture_terms
@@ -44,26 +45,10 @@ SHOWN = 12
 TIMED = 5
 
 
-@dataclass(frozen=True)
-class Settings:
-    """`prompts` held-out prompts, each with `seeds` noises; `steps` of the bundle's schedules (None: its default)."""
-
-    prompts: int = 64
-    seeds: int = 3
-    providers: tuple[str, ...] = ("CPUExecutionProvider",)
-    steps: int | None = None
-
-    def __post_init__(self) -> None:
-        if self.prompts < 2 or self.seeds < 1:
-            raise RequestError(f"{self.prompts} prompts x {self.seeds} seeds give no interval: use 2 prompts or more")
-        noise.check_prompts("prompts", self.prompts)
-        noise.check_noises("seeds", self.seeds)
-
-
 def evaluate(
     folder: Path,
     output: Path,
-    settings: Settings,
+    settings: EvaluationSettings,
     prompts: Path | None,
     model: str | None,
     force: bool,
@@ -81,7 +66,7 @@ def evaluate(
     judges = judge_of(spec.recipe), classifier_of(spec)
     full_folder = full_precision(spec, manifest, reference or folder.with_name(f"{spec.recipe.name}-w32"), quiet)
     samplers = {
-        name: Sampler.from_pretrained(path, providers=settings.providers)
+        name: open_sampler(path, settings.place)
         for name, path in (("full precision", full_folder), ("quantized", folder))
     }
     coefficients = {"c = 1": Coefficients.identity(steps), "calibrated": manifest.coefficients[steps]}
@@ -158,7 +143,7 @@ def judges_identity(spec: ModelSpec) -> dict[str, Any]:
     """All that a cell's measurements depend on beside its pictures."""
     recipe = spec.recipe
     evaluator = bundles.list_files(recipe.path(recipe.evaluator)) if recipe.evaluator else []
-    return {**judge_identity(terms_of(recipe, Calibration())), "evaluator": evaluator}
+    return {**judge_identity(terms_of(recipe, CalibrationSettings())), "evaluator": evaluator}
 
 
 def full_precision(spec: ModelSpec, quantized: manifests.Manifest, folder: Path, quiet: bool) -> Path:
@@ -185,9 +170,11 @@ def sizes(spec: ModelSpec, manifest: manifests.Manifest) -> dict[str, Any]:
     }
 
 
-def seconds_per_image(samplers: dict[str, Sampler], folder: Path, settings: Settings, steps: int) -> dict[str, float]:
+def seconds_per_image(
+    samplers: dict[str, Sampler], folder: Path, settings: EvaluationSettings, steps: int
+) -> dict[str, float]:
     """Median seconds for one picture, batch 1, the variants taking turns so that they share the machine's moods."""
-    fast = Sampler.from_pretrained(folder, providers=settings.providers, memory="fast")
+    fast = open_sampler(folder, replace(settings.place, memory="fast"))
     variants = {**samplers, "quantized, memory=fast": fast}
     times: dict[str, list[float]] = {name: [] for name in variants}
     for i in range(TIMED + 1):
