@@ -112,7 +112,7 @@ class Study:
 def batches(prompts: Sequence[str]) -> Iterator[tuple[list[str], list[int]]]:
     for start in range(0, len(prompts), cells.BATCH):
         some = list(prompts[start : start + cells.BATCH])
-        yield some, [noise.first_stream("reporting") + start + i for i in range(len(some))]
+        yield some, [noise.reporting(0, start + i) for i in range(len(some))]
 
 
 def relative_errors(reference: Sampler, sampler: Sampler, prompts: Sequence[str]) -> dict[str, list[float]]:

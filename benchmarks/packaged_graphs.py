@@ -20,7 +20,8 @@ import onnx
 from PIL import Image, ImageDraw, ImageFont
 
 from qsched_edge.errors import QSchedError
-from qsched_edge.foreign.run import Report, Settings, quantize
+from qsched_edge.foreign.run import Report, quantize
+from qsched_edge.foreign.settings import QuantizeSettings
 from qsched_edge.precision import Scheme
 
 ROOT = Path(__file__).parent.parent
@@ -106,7 +107,9 @@ def row(graph: Graph, bits: int, folder: Path) -> str:
     inputs = folder / f"{path.stem}.npz"
     np.savez(inputs, **graph.inputs())
     try:
-        report = quantize(path, folder / f"{path.stem}-w{bits}.onnx", Settings(Scheme(bits), inputs), True, True)
+        report = quantize(
+            path, folder / f"{path.stem}-w{bits}.onnx", QuantizeSettings(Scheme(bits), inputs), True, True
+        )
     except QSchedError as error:
         return f"{head} | | {error} | | |"
     return f"{head} | {path.stat().st_size:,} | W{bits}A16: {counts(report)} | {left(report)} | {figures(report)} |"

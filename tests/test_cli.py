@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from conftest import ROOT, cli
 
-from qsched_edge.calibrate.choices import SEARCHES
+from qsched_edge.calibrate.registries import SEARCHES
 from qsched_edge.calibrate.settings import CalibrationSettings
 
 

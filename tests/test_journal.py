@@ -42,7 +42,7 @@ class Echo:
         self.jobs += len(jobs)
         for job in jobs:
             values = [float(job.coefficients.c_x[0])] * job.drawn.sizes[job.batch]
-            yield {"text_image": values, "quality": values, "reference": None, "seconds": 0.0}
+            yield {"terms": {"text_image": values, "quality": values}, "seconds": 0.0}
 
     def close(self) -> None: ...
 
@@ -62,14 +62,19 @@ def test_every_candidate_gets_its_own_scores_however_often_it_is_asked_for(quest
     with TemporaryDirectory() as folder:
         pictures = echo(Path(folder) / "journal")
         for values in questions:
-            found = [s.text_image for s, _ in pictures.scores([candidate(v) for v in values])]
+            found = [s["text_image"] for s, _ in pictures.scores([candidate(v) for v in values])]
             assert [list(f) for f in found] == [[v] * 10 for v in values]
         assert pictures.engine.jobs == 2 * len({v for values in questions for v in values})  # type: ignore[attr-defined]
 
 
 def test_a_proposal_that_is_identity_leaves_the_next_ones_verdict_alone(tmp_path: Path) -> None:
     proposals = [Proposal(str(v), candidate(v), 0.0, 1, 1, 1.0, False, 0, {}, ()) for v in (1.0, 1.2, 1.2, 1.1)]
-    found, *_ = gains(proposals, echo(tmp_path / "journal"), Loss((1.0, 0.0, 0.0), (0.0,) * 3, (1.0,) * 3), seed=0)
+    found, *_ = gains(
+        proposals,
+        echo(tmp_path / "journal"),
+        Loss({"text_image": 1.0}, {"text_image": 0.0}, {"text_image": 1.0}),
+        seed=0,
+    )
     np.testing.assert_allclose([g.estimate for g in found], [0.0, 0.2, 0.2, 0.1], atol=1e-12)
 
 
@@ -108,7 +113,7 @@ def stamp_of(
     folder: Path, recipe: Path, settings: CalibrationSettings, journal: Path, monkeypatch: pytest.MonkeyPatch
 ) -> str:
     """What stands in the journal of a calibration that would be made now; nothing is drawn."""
-    nothing = [(Scores(np.zeros(4), np.zeros(4)), 0.0)]
+    nothing = [(Scores({}), 0.0)]
     monkeypatch.setattr(Pictures, "scores", lambda self, candidates: iter(nothing))
     open_workshop(open_bundle(folder), settings, None, None, str(recipe), journal).engine.close()
     return (journal / "identity.json").read_text()

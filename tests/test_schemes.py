@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from onnx import helper
 
 from qsched_edge.errors import QuantizeError
-from qsched_edge.foreign.run import Report, Settings, quantize
+from qsched_edge.foreign.run import Report, quantize
+from qsched_edge.foreign.settings import QuantizeSettings
 from qsched_edge.precision import GROUP_SIZES, Scheme
 from qsched_edge.quantize.encode import ENCODERS, WeightRows, stored_bytes
 from qsched_edge.quantize.integers import pack, unpack
@@ -83,7 +84,7 @@ def by_definition(weights: dict[str, np.ndarray], scheme: Scheme, ids: np.ndarra
 
 def converted(proto: object, folder: Path, scheme: Scheme) -> tuple[Path, Report]:
     output = folder / "out.onnx"
-    return output, quantize(saved(proto, folder / "in.onnx"), output, Settings(scheme), quiet=True)
+    return output, quantize(saved(proto, folder / "in.onnx"), output, QuantizeSettings(scheme), quiet=True)
 
 
 @pytest.mark.parametrize("symmetric", [False, True], ids=["asymmetric", "symmetric"])

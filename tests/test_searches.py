@@ -65,19 +65,19 @@ class Bowl:
     def scores(self, job: Job) -> dict[str, Any]:
         value = -sum(float((WEIGHTS[:, None] * r**2).mean(axis=1).sum()) for r in self.apart(job))
         count = job.drawn.sizes[job.batch]
-        return {"text_image": [value] * count, "quality": [0.0] * count, "reference": None}
+        return {"terms": {"text_image": [value] * count, "quality": [0.0] * count}}
 
     def gradient(self, job: Job) -> dict[str, Any]:
         count = job.drawn.sizes[job.batch]
         gradient = -2 * count * np.stack([WEIGHTS[:, None] * r / CHANNELS for r in self.apart(job)])
-        return {"total": count * self.scores(job)["text_image"][0], "gradient": gradient.tolist()}
+        return {"total": count * self.scores(job)["terms"]["text_image"][0], "gradient": gradient.tolist()}
 
     def close(self) -> None: ...
 
 
 def problem_in(folder: Path, budget: Budget = NO_LIMIT, points: int = 5, iterations: int = 60) -> Problem:
     pictures = Pictures(Bowl(), Journal(folder, "bowl"), Drawn(tuple(f"prompt {i}" for i in range(20)), 0))
-    loss = Loss((1.0, 0.0, 0.0), (0.0,) * 3, (1.0,) * 3)
+    loss = Loss({"text_image": 1.0}, {"text_image": 0.0}, {"text_image": 1.0})
     ones, tuning = Coefficients.identity(STEPS), Tuning(points, iterations, check=False)
     return Problem(pictures, loss, TABLE, (CHANNELS, 8, 8), budget, np.random.default_rng(0), ones, "epsilon", tuning)
 
@@ -85,7 +85,7 @@ def problem_in(folder: Path, budget: Budget = NO_LIMIT, points: int = 5, iterati
 def regret(coefficients: Coefficients) -> float:
     engine = Bowl()
     jobs = [Job("scores", Drawn(("p",) * 20, 0), b, coefficients) for b in range(3)]
-    return -float(np.mean([r["text_image"][0] for r in engine.run(jobs)]))
+    return -float(np.mean([r["terms"]["text_image"][0] for r in engine.run(jobs)]))
 
 
 @pytest.mark.parametrize("name", ["free", "gradient", "blackbox", "channel"])

@@ -102,7 +102,7 @@ def measure(bench: Bench, cell: Cell, name: str, rows: np.ndarray) -> float:
     if name == "frechet":
         return bench.judges[1].frechet(flat(cell.features[rows]))
     if name == "jaq":
-        return float(bench.jaq(cell.metrics["text_image"][rows], cell.metrics["quality"][rows]).mean())
+        return float(bench.jaq({n: cell.metrics[n][rows] for n in bench.jaq.weights}).mean())
     return float(cell.metrics[name][rows].mean())
 
 

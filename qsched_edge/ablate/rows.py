@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from qsched_edge.calibrate.choices import SEARCHES
-from qsched_edge.errors import RequestError, unknown_name
-from qsched_edge.jaq.terms import LOSSES
+from qsched_edge.ablate.settings import COLUMNS, COUNTS, EQUAL_PASSES, GROUPS, LOSS
+from qsched_edge.calibrate.registries import SEARCHES
+from qsched_edge.jaq.terms import losses
 
-EQUAL_PASSES, LOSS, COLUMNS, COUNTS = "searches at equal passes", "loss", "columns", "fitting prompts"
-GROUPS = {"searches": EQUAL_PASSES, "losses": LOSS, "columns": COLUMNS, "prompts": COUNTS}
 PROMPTS = (2, 4, 8, 16)  # fitting prompts of the rows that ask how many are needed
 
 
@@ -30,14 +28,11 @@ class Row:
 def rows_of(fit_prompts: int, groups: Sequence[str] = tuple(GROUPS), full: bool = False) -> list[Row]:
     """The grid first: what it takes is what every other search may take. A bundle in `full` precision is its own
     reference, so that rows which compare with one are left out."""
-    for name in groups:
-        if name not in GROUPS:
-            raise RequestError(unknown_name("group of rows", name, GROUPS))
     counts = [*(n for n in PROMPTS if n < fit_prompts), fit_prompts]
     masks = (("c_x only", (True, False)), ("c_eps only", (False, True)), ("c_x and c_eps", (True, True)))
     rows = [
         *(Row(EQUAL_PASSES, name, name) for name in SEARCHES),
-        *(Row(LOSS, loss, "gradient", loss) for loss in LOSSES),
+        *(Row(LOSS, loss, "gradient", loss) for loss in losses()),
         *(Row(COLUMNS, name, "gradient", moves=moves) for name, moves in masks),
         *(Row(COUNTS, str(n), "gradient", count=n) for n in counts),
     ]

@@ -16,8 +16,8 @@ import numpy as np
 from qsched_runtime import Coefficients, Sampler
 
 from qsched_edge.ablate import judged as judges
-from qsched_edge.ablate.rows import EQUAL_PASSES, LOSS, Row, rows_of
-from qsched_edge.ablate.settings import Judging
+from qsched_edge.ablate.rows import Row, rows_of
+from qsched_edge.ablate.settings import EQUAL_PASSES, LOSS, AblationSettings
 from qsched_edge.bundle.card import versions
 from qsched_edge.bundle.opened import OpenedBundle, open_bundle
 from qsched_edge.bundle.write import coefficients_json
@@ -42,31 +42,28 @@ CURVE = 6  # points of a curve whose held-out score is measured: the last ones o
 def ablate(
     folders: Sequence[Path],
     output: Path,
-    settings: CalibrationSettings,
-    judging: Judging,
-    groups: Sequence[str],
+    settings: AblationSettings,
     model: str | None,
     force: bool,
     quiet: bool,
 ) -> dict[str, Any]:
-    """Returns the report written to `output`/report.json; `settings.points` sets the grid and so the budget."""
+    """Returns the report written to `output`/report.json; the calibration's `points` set the grid and so the budget."""
     refuse_existing(output, force)
-    rows_of(settings.fit_prompts, groups)
     folders = [folder.resolve() for folder in folders]
-    inputs = [inputs_of(folder, settings, model, quiet) for folder in folders]
+    inputs = [inputs_of(folder, settings.calibration, model, quiet) for folder in folders]
     arguments = {
-        "settings": asdict(settings), "judging": asdict(judging), "model": model, "inputs": inputs,
+        "settings": settings.calibration.json(), "judging": asdict(settings.judging), "model": model, "inputs": inputs,
         "versions": versions(),
     }  # fmt: skip
     with Staging(output, arguments, force) as staging:
         sections, pictures = {}, {}
         for i, folder in enumerate(folders):
-            subject = Subject(folder, settings, judging, tuple(groups), model, staging, i, quiet)
+            subject = Subject(folder, settings, model, staging, i, quiet)
             sections[folder.name], pictures[folder.name] = ablate_one(subject)
         report = {
             "bundles": sections,
-            "settings": settings_json(settings),
-            "judging": asdict(judging),
+            "settings": settings.calibration.json(),
+            "judging": asdict(settings.judging),
             "versions": versions(),
         }
         from qsched_edge.ablate.page import page
@@ -95,18 +92,12 @@ def reference_of(bundle: OpenedBundle, spec: ModelSpec, settings: CalibrationSet
     return full_precision(spec, bundle, beside, quiet)
 
 
-def settings_json(settings: CalibrationSettings) -> dict[str, Any]:
-    return {n: str(v) if isinstance(v, Path) else v for n, v in asdict(settings).items()}
-
-
 @dataclass(frozen=True)
 class Subject:
     """One bundle's part of an ablation; `index` names its traces in the staging folder."""
 
     folder: Path
-    settings: CalibrationSettings
-    judging: Judging
-    groups: tuple[str, ...]
+    settings: AblationSettings
     model: str | None
     staging: Staging
     index: int
@@ -120,12 +111,12 @@ class Subject:
 def ablate_one(subject: Subject) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """The report's section of one bundle, and pictures uint8 [SHOWN, H, W, 3] by row."""
     bundle = open_bundle(subject.folder)
-    full = reference_of(bundle, bundle.model(subject.model), subject.settings, subject.quiet)
-    settings = replace(subject.settings, reference=full)
+    full = reference_of(bundle, bundle.model(subject.model), subject.settings.calibration, subject.quiet)
+    settings = replace(subject.settings.calibration, reference=full)
     shop = open_workshop(bundle, settings, None, None, subject.model, subject.journal, compare=True)
     try:
         jaq, budget, found = shop.loss("jaq"), settings.budget, []
-        for row in rows_of(settings.fit_prompts, subject.groups, bundle.provenance.bits == 32):
+        for row in rows_of(settings.fit_prompts, subject.settings.groups, bundle.provenance.bits == 32):
             proposal = run_row(shop, row, budget if row.search != "grid" else "", subject.quiet)
             budget = budget or str(proposal.passes)  # the first row's, the grid's
             found.append({"group": row.group, "name": row.name, **measured(shop, jaq, row, proposal)})
@@ -145,15 +136,15 @@ def judged_rows(
     subject: Subject, shop: Workshop, full: Path, jaq: Loss, rows: Sequence[dict[str, Any]]
 ) -> list[dict[str, Any]]:
     """What the second judge says of the searches' and losses' coefficients; nothing where there is none to ask."""
-    if not subject.judging.prompts or not shop.spec.recipe.evaluator:
+    if not subject.settings.judging.prompts or not shop.spec.recipe.evaluator:
         return []
-    held, setup = shop.prompts[1].first(subject.judging.prompts), shop.setup
+    held, setup = shop.prompts[1].first(subject.settings.judging.prompts), shop.setup
     samplers = {
-        name: open_sampler(path, setup.device, setup.providers, setup.memory, setup.threads)
+        name: open_sampler(path, setup.place)
         for name, path in ((judges.FULL, full), (judges.QUANTIZED, subject.folder))
     }
     pair = judge_of(shop.spec.recipe), classifier_of(shop.spec)
-    bench = judges.Bench(samplers, pair, jaq, held, subject.judging.seeds)
+    bench = judges.Bench(samplers, pair, jaq, held, subject.settings.judging.seeds)
     shown = [row for row in rows if row["group"] in (EQUAL_PASSES, LOSS)]
     candidates = judges.candidates_of(shown, shop.steps, ON_BOTH, subject.folder.resolve() == full.resolve())
     return judges.judged(bench, candidates, subject.staging, f"cell-{subject.index}", subject.quiet)
@@ -174,7 +165,7 @@ def measured(shop: Workshop, jaq: Loss, row: Row, proposal: Proposal) -> dict[st
     scores = [s for s, _ in held.scores([p.coefficients for p in points])]
     before, after = scores[0], scores[-1]
     gains = {"jaq": (jaq.of(after), jaq.of(before))}
-    gains |= {n: (getattr(after, n), getattr(before, n)) for n in ("text_image", "quality", "reference")}
+    gains |= {n: (after[n], before[n]) for n in after.values}
     return {
         "search": row.search,
         **coefficients_json(proposal.coefficients),
@@ -218,9 +209,7 @@ def drawn(shop: Workshop, full: Path, rows: Sequence[dict[str, Any]]) -> dict[st
     held = shop.sets["heldout"]
     prompts, seeds = held.prompts[:SHOWN], range(held.first_seed, held.first_seed + len(held.prompts[:SHOWN]))
     setup = shop.setup
-    quantized, exact = (
-        open_sampler(path, setup.device, setup.providers, setup.memory, setup.threads) for path in (setup.bundle, full)
-    )
+    quantized, exact = (open_sampler(path, setup.place) for path in (setup.bundle, full))
     identity = Coefficients.identity(shop.steps)
     wanted = {r["name"]: Coefficients(r["c_x"], r["c_eps"], r.get("bias")) for r in rows if r["group"] == LOSS}
 

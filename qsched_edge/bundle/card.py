@@ -87,7 +87,7 @@ class Provenance:
             typed = {"choices": Choices(**raw["choices"]), "target": Target(**target) if target else None}
             return cls(**{**raw, **typed})
         except (KeyError, TypeError) as error:
-            raise BundleError(f"the bundle's provenance cannot be read ({error}): export it again") from error
+            raise BundleError(f"the bundle's provenance cannot be read ({error!r}): export it again") from error
 
 
 def plain(value: Any) -> Any:

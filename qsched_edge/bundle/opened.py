@@ -12,9 +12,11 @@ from qsched_runtime import manifest as manifests
 from qsched_runtime.manifest import Manifest
 
 from qsched_edge.bundle.card import Provenance
+from qsched_edge.bundle.sources import recipe_from_json, source_hashes
 from qsched_edge.bundle.write import uncalibrated
-from qsched_edge.checkpoint.recipes import ModelSpec, Recipe, recipe_of, resolve, spec
-from qsched_edge.errors import BundleError
+from qsched_edge.checkpoint.recipes import ModelSpec, Recipe, resolve, spec
+from qsched_edge.errors import BundleError, RecipeError
+from qsched_edge.pipelines import layout_of
 
 
 @dataclass(frozen=True)
@@ -23,30 +25,41 @@ class OpenedBundle:
 
     folder: Path
     manifest: Manifest
-
-    @cached_property
-    def provenance(self) -> Provenance:
-        return Provenance.of(self.manifest.raw["provenance"])
+    provenance: Provenance
 
     @cached_property
     def recipe(self) -> Recipe:
         """The resolved recipe that the export stored; raises BundleError where an earlier version stored none."""
         stored = self.manifest.raw.get("recipe")
         if stored is None:
-            raise BundleError(f"{self.folder} stores no recipe, as earlier versions did: export it again or give -m")
-        return recipe_of(stored)
+            raise BundleError(f"{self.folder} stores no recipe, as earlier versions did: export it again, or give -m")
+        return recipe_from_json(stored, self.folder / manifests.NAME)
 
     @property
-    def calibrations(self) -> Mapping[str, Mapping[str, Any]]:
+    def calibrations(self) -> Mapping[int, Mapping[str, Any]]:
         """The records of its calibrations, by number of steps."""
-        return self.manifest.raw["calibration"]
+        return {int(steps): record for steps, record in self.manifest.raw["calibration"].items()}
 
     def model(self, option: str | None = None) -> ModelSpec:
         """The checkpoint it was made of: the `option` that was given, else by the stored recipe, whatever else goes by
-        its name."""
-        return resolve(option) if option else spec(self.recipe)
+        its name. Raises RecipeError where it is not found."""
+        if option:
+            return resolve(option)
+        recipe = self.recipe
+        try:
+            return spec(recipe)
+        except RecipeError as error:
+            where = f"the checkpoint {recipe.source!r}, which {self.folder} was made of, cannot be used"
+            raise RecipeError(f"{where} ({error}): give -m") from error
 
-    def steps(self, wanted: int | None) -> int:
+    def check_sources(self, model: ModelSpec) -> None:
+        """Raise BundleError unless the weights of `model` are those the bundle was made of; reads all of them."""
+        found, wanted = source_hashes(model, layout_of(model, self.provenance.choices)), self.provenance.sources
+        other = sorted(name for name in {*found, *wanted} if found.get(name) != wanted.get(name))
+        if other:
+            raise BundleError(f"{self.folder} was not made of the weights of {model.folder}: {other[0]} differs")
+
+    def steps(self, wanted: int | None = None) -> int:
         """The step count asked for, or the default; raises BundleError for one there is no schedule of."""
         steps = self.manifest.default_steps if wanted is None else wanted
         if steps not in self.manifest.schedules:
@@ -64,5 +77,6 @@ class OpenedBundle:
 
 
 def open_bundle(folder: Path) -> OpenedBundle:
-    """Raises BundleError for a folder that is no bundle."""
-    return OpenedBundle(folder, manifests.read(folder))
+    """Raises BundleError with the reason if `folder` is no bundle, or one that this project did not export."""
+    manifest = manifests.read(folder)
+    return OpenedBundle(folder, manifest, Provenance.of(manifest.raw.get("provenance", {})))

@@ -15,7 +15,8 @@ from qsched_edge.calibrate.jobs import Drawn
 from qsched_edge.calibrate.settings import CalibrationSettings
 from qsched_edge.checkpoint.recipes import Recipe
 from qsched_edge.errors import BundleError, PromptsError, QSchedError
-from qsched_edge.jaq.judge import Judge, TermSettings
+from qsched_edge.jaq.judge import Judge
+from qsched_edge.jaq.settings import TermSettings
 from qsched_edge.prompts import PromptSet, read_prompts
 
 
@@ -40,10 +41,9 @@ def prompt_sets(recipe: Recipe, prompts: Path | None, heldout: Path | None) -> t
 def drawn_of(settings: CalibrationSettings, fit_set: PromptSet, heldout_set: PromptSet) -> dict[str, Drawn]:
     """The prompts and noise of fitting, and of the two halves that choose and decide."""
     fit, held = fit_set.first(settings.fit_prompts), heldout_set.first(settings.heldout_prompts)
-    first, half = noise.first_stream("fitting", settings.seed), len(held) // 2
-    start = noise.first_stream("deciding", settings.seed)
+    start, half = noise.deciding(settings.seed), len(held) // 2
     return {
-        "fit": Drawn(fit, first),
+        "fit": Drawn(fit, noise.fitting(settings.seed)),
         "heldout": Drawn(held, start),
         "choosing": Drawn(held[:half], start),
         "deciding": Drawn(held[half:], start + half),

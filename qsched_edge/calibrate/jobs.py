@@ -15,8 +15,10 @@ from qsched_edge.calibrate.decoder import Decoder
 from qsched_edge.calibrate.device import open_sampler
 from qsched_edge.calibrate.objective import BATCH, Objective
 from qsched_edge.calibrate.pairs import batch_statistics
-from qsched_edge.jaq.judge import Judge, TermSettings
+from qsched_edge.calibrate.place import Place
+from qsched_edge.jaq.judge import Judge
 from qsched_edge.jaq.loss import Loss
+from qsched_edge.jaq.settings import TermSettings
 
 
 @dataclass(frozen=True)
@@ -48,10 +50,7 @@ class Setup:
     vae: Path
     full: Path | None = None
     compare: bool = False
-    device: str = "cpu"
-    providers: tuple[str, ...] = ("CPUExecutionProvider",)
-    memory: str = "low"
-    threads: int | None = None
+    place: Place = field(default_factory=Place)
 
 
 @dataclass(frozen=True)
@@ -83,14 +82,14 @@ class Worker:
 
     @cached_property
     def judge(self) -> Judge:
-        return Judge(self.setup.terms, self.setup.device)
+        return Judge(self.setup.terms, self.setup.place.device)
 
     @cached_property
     def decoder(self) -> Decoder:
-        return Decoder(self.setup.vae, self.sampler.manifest.latents, self.setup.device)
+        return Decoder(self.setup.vae, self.sampler.manifest.latents, self.setup.place.device)
 
     def open(self, folder: Path) -> Sampler:
-        return open_sampler(folder, self.setup.device, self.setup.providers, self.setup.memory, self.setup.threads)
+        return open_sampler(folder, self.setup.place)
 
     def objective(self, drawn: Drawn) -> Objective:
         if drawn not in self.objectives:
@@ -108,8 +107,7 @@ class Worker:
 
     def scores(self, objective: Objective, job: Job) -> dict[str, Any]:
         found = objective.scores(objective.batches[job.batch], job.coefficients)
-        third = None if found.reference is None else found.reference.tolist()
-        return {"text_image": found.text_image.tolist(), "quality": found.quality.tolist(), "reference": third}
+        return {"terms": {name: values.tolist() for name, values in found.values.items()}}
 
     def gradient(self, objective: Objective, job: Job) -> dict[str, Any]:
         assert job.loss is not None

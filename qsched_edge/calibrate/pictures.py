@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -61,15 +61,13 @@ class Pictures:
     def key_of(self, job: Job) -> list[Any]:
         """What the result depends on: the batch's own prompts and noise, so that sets which overlap share it."""
         batch = self.drawn.batch(job.batch)
-        loss = asdict(job.loss) if job.loss else None
+        loss = job.loss.json() if job.loss else None
         return [job.kind, [batch.prompts, batch.first_seed], key_of(job.coefficients), loss, job.jacobian]
 
 
 def joined(parts: Sequence[dict[str, Any]]) -> Scores:
     """The batches' terms, one after the other."""
-    columns = {n: [p[n] for p in parts] for n in ("text_image", "quality", "reference")}
-    third = None if columns["reference"][0] is None else np.concatenate(columns["reference"])
-    return Scores(np.concatenate(columns["text_image"]), np.concatenate(columns["quality"]), third)
+    return Scores({n: np.concatenate([p["terms"][n] for p in parts]) for n in parts[0]["terms"]})
 
 
 def key_of(coefficients: Coefficients) -> list[Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +11,9 @@ from qsched_runtime import Coefficients
 from qsched_edge.bundle import write as bundles
 from qsched_edge.bundle.card import versions
 from qsched_edge.bundle.opened import OpenedBundle, open_bundle
-from qsched_edge.calibrate.choices import STARTED
 from qsched_edge.calibrate.inputs import scorer_hash, uncalibrated_at
 from qsched_edge.calibrate.record import BOUNDS, Result, candidate_json
+from qsched_edge.calibrate.registries import STARTED
 from qsched_edge.calibrate.safeguards import UNCOMPARED, collapse, departure, saturation, shared, too_few, warnings_of
 from qsched_edge.calibrate.search import Problem, Proposal, propose
 from qsched_edge.calibrate.settings import CalibrationSettings
@@ -22,6 +21,7 @@ from qsched_edge.calibrate.verdicts import Verdict, choose, judge, ships
 from qsched_edge.calibrate.workshop import PLACE_OPTIONS, Workshop, open_workshop
 from qsched_edge.jaq.judge import Judge
 from qsched_edge.jaq.loss import Loss, Scores
+from qsched_edge.jaq.terms import picture_terms
 from qsched_edge.work import progress
 from qsched_edge.work.lock import locked
 from qsched_edge.work.staging import digest
@@ -100,13 +100,12 @@ def make_record(
     """Everything needed to see where the coefficients come from and to compute them again."""
     ok, settings, (fit_set, heldout_set) = ships(chosen), shop.settings, shop.prompts
     coefficients = chosen.proposal.coefficients if ok else Coefficients.identity(shop.steps)
-    values = {n: v for n, v in asdict(settings).items() if n not in PLACE_OPTIONS}
     return {
         "shipped": chosen.proposal.search if ok else "identity",
         "chosen": chosen.proposal.search,
         **bundles.coefficients_json(coefficients),
-        "settings": {n: str(v) if isinstance(v, Path) else v for n, v in values.items()},
-        "loss": {"name": settings.loss, "k": settings.k, **asdict(loss)},
+        "settings": {n: v for n, v in settings.json().items() if n not in PLACE_OPTIONS},
+        "loss": {"name": settings.loss, "k": settings.k, **loss.json()},
         "metrics": {"text_image": shop.setup.terms.text_image, "quality": shop.setup.terms.quality},
         "bounds": BOUNDS,
         "candidates": [candidate_json(v) for v in verdicts],
@@ -121,11 +120,11 @@ def make_record(
 
 
 def warnings(shop: Workshop, verdicts: Sequence[Verdict], before: Scores) -> list[str]:
-    judge = Judge(shop.setup.terms, shop.setup.device)
+    judge = Judge(shop.setup.terms, shop.setup.place.device)
     found = shared(shop.sets["fit"].prompts, shop.sets["heldout"].prompts)
-    found += too_few(len(before.quality))
-    found += saturation("text_image", before.text_image, judge.text_image)
-    found += saturation("quality", before.quality, judge.quality)
+    found += too_few(before.count)
+    for name in picture_terms():
+        found += saturation(name, before[name], judge.ends(name))
     if shop.settings.guard and not shop.setup.compare:
         found.append(UNCOMPARED)
     for v in verdicts:

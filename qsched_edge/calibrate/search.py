@@ -16,10 +16,10 @@ from qsched_runtime.schedule import ScheduleTable
 
 from qsched_edge.calibrate.adjoint import extra_passes
 from qsched_edge.calibrate.budget import Budget, BudgetSpent
-from qsched_edge.calibrate.choices import SEARCHES
 from qsched_edge.calibrate.memo import Ledger
 from qsched_edge.calibrate.pairs import MOMENTS
 from qsched_edge.calibrate.pictures import Pictures, key_of
+from qsched_edge.calibrate.registries import SEARCHES
 from qsched_edge.calibrate.settings import Tuning
 from qsched_edge.jaq.loss import Loss
 from qsched_edge.lookup import lookup
@@ -144,7 +144,7 @@ class Problem:
             within.append(candidate)
             costs.append(cost)
         for candidate, cost, (scores, seconds) in zip(within, costs, self.pictures.scores(within), strict=True):
-            self._spend(cost, len(scores.quality), seconds)
+            self._spend(cost, scores.count, seconds)
             self.books.enter(candidate, float(self.loss.of(scores).mean()) if scores.finite else -math.inf)
         if len(within) < len(new):
             raise BudgetSpent

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 from qsched_edge import noise
 from qsched_edge.calibrate.budget import Budget
-from qsched_edge.calibrate.choices import AUTO, DEVICES, ENGINES, JACOBIANS, MEMORY, SEARCHES, STARTS
+from qsched_edge.calibrate.place import Place
+from qsched_edge.calibrate.registries import AUTO, ENGINES, JACOBIANS, SEARCHES, STARTS
 from qsched_edge.errors import RequestError, unknown_name
-from qsched_edge.jaq.terms import LOSSES
+from qsched_edge.jaq.terms import losses
 
 
 @dataclass(frozen=True)
@@ -47,23 +49,18 @@ class CalibrationSettings:
     text_image: str = ""
     quality: str = ""
     reference: Path | None = None
-    device: str = "cpu"
-    providers: tuple[str, ...] = ("CPUExecutionProvider",)
+    place: Place = field(default_factory=Place)
     engine: str = "local"
     ray_address: str = ""
     workers: int = 2
-    memory: str = "low"
-    threads: int | None = None
 
     def __post_init__(self) -> None:
         for what, names, known in (
             ("search", self.search, (*SEARCHES, "auto", "all")),
-            ("loss", (self.loss,), LOSSES),
+            ("loss", (self.loss,), losses()),
             ("start", (self.start,), STARTS),
             ("jacobian", (self.jacobian,), JACOBIANS),
             ("engine", (self.engine,), ENGINES),
-            ("memory", (self.memory,), MEMORY),
-            ("device", (self.device,), DEVICES),
         ):
             for name in names:
                 if name not in known:
@@ -84,11 +81,18 @@ class CalibrationSettings:
         """Counts and seeds whose noise streams would meet another prompt set's are refused too."""
         if not (math.isfinite(self.k) and self.k >= 0):
             raise RequestError(f"k {self.k} cannot weigh a term: use a number from 0 on")
-        noise.check_choice(self.seed)
+        noise.check_seed(self.seed)
         for name in ("fit_prompts", "heldout_prompts"):
             noise.check_prompts(name, getattr(self, name))
         if self.workers < 1:
             raise RequestError(f"workers {self.workers} is too few: use 1 or more")
+
+    def json(self) -> dict[str, Any]:
+        """Every setting by name, those of the place among them."""
+        flat: dict[str, Any] = {}
+        for name, value in asdict(self).items():
+            flat |= value if name == "place" else {name: str(value) if isinstance(value, Path) else value}
+        return flat
 
     @property
     def searches(self) -> tuple[str, ...]:

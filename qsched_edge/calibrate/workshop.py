@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +14,6 @@ from qsched_edge.bundle import write as bundles
 from qsched_edge.bundle.card import versions
 from qsched_edge.bundle.opened import OpenedBundle, open_bundle
 from qsched_edge.calibrate.budget import Budget
-from qsched_edge.calibrate.choices import ENGINES
 from qsched_edge.calibrate.engines import Cluster, Engine
 from qsched_edge.calibrate.inputs import (
     check_reference,
@@ -26,6 +25,7 @@ from qsched_edge.calibrate.inputs import (
 )
 from qsched_edge.calibrate.jobs import Drawn, Setup
 from qsched_edge.calibrate.pictures import Pictures
+from qsched_edge.calibrate.registries import ENGINES
 from qsched_edge.calibrate.search import Problem
 from qsched_edge.calibrate.settings import CalibrationSettings
 from qsched_edge.checkpoint.recipes import ModelSpec
@@ -96,14 +96,14 @@ def open_workshop(
     spec = bundle.model(model)
     sets = prompt_sets(spec.recipe, prompts, heldout)
     drawn, setup = drawn_of(settings, *sets), setup_of(bundle, spec, settings, compare)
-    values = {n: v for n, v in asdict(settings).items() if n not in (*SEARCH_OPTIONS, *PLACE_OPTIONS)}
+    values = {n: v for n, v in settings.json().items() if n not in (*SEARCH_OPTIONS, *PLACE_OPTIONS)}
     stamp = {
         "settings": values, "bundle": bundle.uncalibrated(), "prompts": [s.sha256 for s in sets],
         "compare": setup.compare, "judge": judge_identity(setup.terms), "autoencoder": bundles.list_files(setup.vae),
         "reference": uncalibrated_at(settings.reference), "model": str(spec.folder), "versions": versions(),
     }  # fmt: skip
     engine: Engine = lookup(ENGINES[settings.engine])(setup, Cluster(settings.ray_address, settings.workers))
-    nothing = Scores(np.zeros(0), np.zeros(0))
+    nothing = Scores({})
     shop = Workshop(settings, bundle, spec, setup, drawn, sets, engine, Journal(journal, stamp), nothing)
     ((identity, _),) = shop.pictures("fit").scores([Coefficients.identity(setup.steps)])
     return replace(shop, identity=identity)
@@ -117,7 +117,7 @@ def setup_of(bundle: OpenedBundle, spec: ModelSpec, settings: CalibrationSetting
         bundle.folder.resolve(), steps, terms_of(spec.recipe, settings),
         autoencoder_of(spec, bundle.provenance.choices)[0],
         settings.reference and settings.reference.resolve(), compare or settings.compares,
-        settings.device, settings.providers, settings.memory, settings.threads,
+        settings.place,
     )  # fmt: skip
 
 

@@ -6,7 +6,7 @@ import json
 import re
 import sys
 from collections.abc import Iterable, Mapping
-from dataclasses import MISSING, dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
@@ -168,27 +168,6 @@ def read_recipe(path: Path) -> Recipe:
     widths = (recipe.bits, *recipe.precision.values(), *recipe.keep.values(), *recipe.layers.values())
     check_widths(widths, recipe.group_size, f"recipe {path}")
     return recipe
-
-
-SHELF = "shelf"  # in a stored recipe: the folder of the project's own recipes, wherever that is
-
-
-def recipe_json(recipe: Recipe) -> dict[str, Any]:
-    """What a bundle stores: name, what differs from the defaults, and the folder that paths are relative to."""
-    shipped = recipe.folder == shelf("export").resolve()
-    found: dict[str, Any] = {"name": recipe.name, "folder": SHELF if shipped else str(recipe.folder.resolve())}
-    for f in fields(Recipe):
-        value, missing = getattr(recipe, f.name), f.default is MISSING and f.default_factory is MISSING
-        default = None if missing else f.default if f.default_factory is MISSING else f.default_factory()
-        if f.name not in found and (missing or value != default):
-            found[f.name] = dict(value) if isinstance(value, Mapping) else value
-    return found
-
-
-def recipe_of(stored: Mapping[str, Any]) -> Recipe:
-    """The inverse of `recipe_json`; raises RecipeError for what is no recipe."""
-    folder = shelf("export").resolve() if stored.get("folder") == SHELF else Path(str(stored.get("folder", "")))
-    return typed(Recipe, {**stored, "folder": str(folder)}, "the recipe that the bundle stores")
 
 
 def read_layers(path: Path) -> dict[str, int]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-from qsched_edge.calibrate.choices import DEVICES, ENGINES, JACOBIANS, SEARCHES, STARTS
+from qsched_edge.calibrate.place import Place
+from qsched_edge.calibrate.registries import ENGINES, JACOBIANS, PROVIDERS, SEARCHES, STARTS
 from qsched_edge.calibrate.settings import CalibrationSettings
 from qsched_edge.cli.options import (
     CPU,
@@ -27,7 +28,7 @@ from qsched_edge.cli.options import (
     option,
     show,
 )
-from qsched_edge.jaq.terms import LOSSES
+from qsched_edge.jaq.terms import losses
 
 DEFAULT = CalibrationSettings()
 SEARCH = list(DEFAULT.search)
@@ -52,7 +53,7 @@ def calibrate(
         bool, option("Compare the gradient with finite differences.", SEARCHING)
     ] = DEFAULT.check_gradient,
     seed: Annotated[int, option("Seed of all noise and choices, 0 to 99.", SEARCHING)] = DEFAULT.seed,
-    loss: Annotated[str, one_of(LOSSES, "reference is full precision's latents.", SCORING)] = DEFAULT.loss,
+    loss: Annotated[str, one_of(losses(), "reference is full precision's latents.", SCORING)] = DEFAULT.loss,
     k: Annotated[float, option("JAQ = TC + k IQ.", SCORING)] = DEFAULT.k,
     text_image: Annotated[str, option("TC's metric: clip, hps (default: the recipe's).", SCORING)] = DEFAULT.text_image,
     quality: Annotated[
@@ -65,10 +66,10 @@ def calibrate(
     guard: Annotated[
         bool, option("With --reference: ship nothing that moves the pictures away from full precision's.", DECIDING)
     ] = DEFAULT.guard,
-    device: Annotated[str, one_of(DEVICES, "For network and scorer alike.", PLACE)] = DEFAULT.device,
+    device: Annotated[str, one_of(PROVIDERS, "For network and scorer alike.", PLACE)] = DEFAULT.place.device,
     provider: Provider = CPU,
-    memory: Memory = DEFAULT.memory,
-    threads: Threads = DEFAULT.threads,
+    memory: Memory = DEFAULT.place.memory,
+    threads: Threads = DEFAULT.place.threads,
     engine: Annotated[str, one_of(ENGINES, "ray uses several processes or machines.", PLACE)] = DEFAULT.engine,
     ray_address: Annotated[
         str, option("Ray cluster to join (default: one on this machine).", PLACE)
@@ -96,10 +97,7 @@ def calibrate(
         text_image=text_image,
         quality=quality,
         reference=reference,
-        device=device,
-        providers=tuple(provider),
-        memory=memory,
-        threads=threads,
+        place=Place(device=device, providers=tuple(provider), memory=memory, threads=threads),
         engine=engine,
         ray_address=ray_address,
         workers=workers,

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand
 
-from qsched_edge.calibrate.choices import MEMORY
+from qsched_edge.calibrate.registries import MEMORY_MODES
 from qsched_edge.errors import MissingExtraError, unknown_name
 
 WHAT, PICTURE, PRECISION, OBSERVING, PARTS = "Input", "Picture", "Precision", "Observing the model", "Parts"
@@ -64,7 +64,7 @@ Model = Annotated[
 Reference = Annotated[Path | None, option("32-bit bundle of the same weights, to compare with.", WHAT)]
 Provider = Annotated[list[str], option("onnxruntime provider, in order of preference.", PLACE, "--provider")]
 Memory = Annotated[
-    str, one_of(MEMORY, "low: keep 4-bit convolutions packed; fast: unpack them once.", PLACE, "--memory")
+    str, one_of(MEMORY_MODES, "low: keep 4-bit convolutions packed; fast: unpack them once.", PLACE, "--memory")
 ]
 Threads = Annotated[int | None, option("onnxruntime's threads (default: its own choice).", PLACE)]
 MaxRam = Annotated[str | None, option("Most memory to take, such as 2G.", PLACE, show_default=False)]

@@ -7,9 +7,9 @@ from typing import Annotated
 
 import typer
 
-from qsched_edge.ablate.rows import GROUPS
-from qsched_edge.ablate.settings import Judging
-from qsched_edge.calibrate.choices import DEVICES
+from qsched_edge.ablate.settings import GROUPS, AblationSettings, Judging
+from qsched_edge.calibrate.place import Place
+from qsched_edge.calibrate.registries import PROVIDERS
 from qsched_edge.calibrate.settings import CalibrationSettings
 from qsched_edge.cli.options import (
     CPU,
@@ -54,7 +54,7 @@ def evaluate(
     as_json: Json = False,
 ) -> None:
     """The four cells {full precision, quantized} x {c = 1, calibrated}, with paired intervals and pictures."""
-    settings = EvaluationSettings(prompts=count, seeds=seeds, providers=tuple(provider), steps=steps)
+    settings = EvaluationSettings(prompts=count, seeds=seeds, steps=steps, place=Place(providers=tuple(provider)))
     with needing("evaluate"):
         from qsched_edge.evaluate.run import evaluate as run_evaluation
         from qsched_edge.evaluate.run import text_table
@@ -85,15 +85,15 @@ def ablate(
         int, option("Held-out prompts for the second judge; 0 asks none.", DECIDING)
     ] = JUDGING.prompts,
     judge_seeds: Annotated[int, option("Noise seeds for each of them.", DECIDING)] = JUDGING.seeds,
-    device: Annotated[str, one_of(DEVICES, "For network and scorer alike.", PLACE)] = CALIBRATION.device,
-    memory: Memory = CALIBRATION.memory,
-    threads: Threads = CALIBRATION.threads,
+    device: Annotated[str, one_of(PROVIDERS, "For network and scorer alike.", PLACE)] = CALIBRATION.place.device,
+    memory: Memory = CALIBRATION.place.memory,
+    threads: Threads = CALIBRATION.place.threads,
     force: Force = False,
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
     """What each search, loss, column and number of prompts is worth: held-out gains, curves and pictures."""
-    settings = CalibrationSettings(
+    calibration = CalibrationSettings(
         points=points,
         budget=budget,
         iterations=iterations,
@@ -102,13 +102,12 @@ def ablate(
         k=k,
         seed=seed,
         reference=reference,
-        device=device,
-        memory=memory,
-        threads=threads,
+        place=Place(device=device, memory=memory, threads=threads),
     )
     judging = Judging(prompts=judge_prompts, seeds=judge_seeds)
+    settings = AblationSettings(calibration=calibration, judging=judging, groups=tuple(rows or GROUPS))
     with needing("evaluate"):
         from qsched_edge.ablate.run import ablate as run_ablation
         from qsched_edge.ablate.run import text_table
-    report = run_ablation(bundles, output, settings, judging, rows or list(GROUPS), model, force, quiet)
+    report = run_ablation(bundles, output, settings, model, force, quiet)
     show(report, as_json, text_table(report) + f"\n{output / 'report.html'}")

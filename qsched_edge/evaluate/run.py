@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from qsched_runtime import Coefficients, Sampler
 from qsched_edge.bundle import write as bundles
 from qsched_edge.bundle.card import versions
 from qsched_edge.bundle.opened import OpenedBundle, open_bundle
+from qsched_edge.calibrate.device import open_sampler
 from qsched_edge.calibrate.inputs import (
     check_reference,
     judge_identity,
@@ -33,6 +34,7 @@ from qsched_edge.evaluate.settings import EvaluationSettings
 from qsched_edge.export.run import export
 from qsched_edge.export.settings import ExportSettings
 from qsched_edge.jaq.judge import Judge
+from qsched_edge.jaq.terms import TERMS, picture_terms
 from qsched_edge.prompts import read_prompts
 from qsched_edge.work import progress
 from qsched_edge.work.staging import Staging, refuse_existing, write_json, write_text
@@ -62,7 +64,7 @@ def evaluate(
     judges = judge_of(spec.recipe), classifier_of(spec)
     full_folder = full_precision(spec, bundle, reference or folder.with_name(f"{spec.recipe.name}-w32"), quiet)
     samplers = {
-        name: Sampler.from_pretrained(path, providers=settings.providers)
+        name: open_sampler(path, settings.place)
         for name, path in (("full precision", full_folder), ("quantized", folder))
     }
     coefficients = {"c = 1": Coefficients.identity(steps), "calibrated": bundle.manifest.coefficients[steps]}
@@ -97,7 +99,7 @@ def described(bundle: OpenedBundle, steps: int) -> dict[str, Any]:
         "bundle": bundle.manifest.name,
         "steps": steps,
         "coefficients": bundles.coefficients_json(bundle.manifest.coefficients[steps]),
-        "calibration": bundle.calibrations.get(str(steps), {}),
+        "calibration": bundle.calibrations.get(steps, {}),
     }
 
 
@@ -145,7 +147,8 @@ def judges_identity(spec: ModelSpec) -> dict[str, Any]:
 def full_precision(spec: ModelSpec, quantized: OpenedBundle, folder: Path, quiet: bool) -> Path:
     """A 32-bit bundle of the very weights that `quantized` was made of; exported to `folder` unless it is there."""
     if not folder.exists():
-        export(spec, ExportSettings(bits=32, choices=quantized.provenance.choices), folder, quiet=quiet)
+        plain = replace(spec, recipe=replace(spec.recipe, layers={}))
+        export(plain, ExportSettings(bits=32, choices=quantized.provenance.choices), folder, quiet=quiet)
     check_reference(open_bundle(folder), quantized)
     return folder
 
@@ -171,7 +174,7 @@ def seconds_per_image(
     samplers: dict[str, Sampler], folder: Path, settings: EvaluationSettings, steps: int
 ) -> dict[str, float]:
     """Median seconds for one picture, batch 1, the variants taking turns so that they share the machine's moods."""
-    fast = Sampler.from_pretrained(folder, providers=settings.providers, memory="fast")
+    fast = open_sampler(folder, replace(settings.place, memory="fast"))
     variants = {**samplers, "quantized, memory=fast": fast}
     times: dict[str, list[float]] = {name: [] for name in variants}
     for i in range(TIMED + 1):
@@ -184,11 +187,13 @@ def seconds_per_image(
 
 def text_table(report: dict[str, Any]) -> str:
     """The four cells as plain text, what calibration gains below."""
-    head = f"{'cell':28} {'top-1':>7} {'top-5':>7} {'Fréchet':>9} {'TC':>7} {'IQ':>7}"
+    shorts = " ".join(f"{TERMS[n].short:>7}" for n in picture_terms())
+    head = f"{'cell':28} {'top-1':>7} {'top-5':>7} {'Fréchet':>9} {shorts}"
     rows = [head, "-" * len(head)]
     for name, c in report["cells"].items():
         accuracy = f"{c['top1']:7.1%} {c['top5']:7.1%}"
-        rows.append(f"{name:28} {accuracy} {c['frechet']:9.2f} {c['text_image']:7.4f} {c['quality']:7.4f}")
+        terms = " ".join(f"{TERMS[n].form.format(c[n]):>7}" for n in picture_terms())
+        rows.append(f"{name:28} {accuracy} {c['frechet']:9.2f} {terms}")
     for name, gain in report["calibration_gains"].items():
         d, f = gain["top5"], gain["frechet"]
         rows.append(f"calibration, {name}: top-5 {d['estimate']:+.1%} [{d['low']:+.1%}, {d['high']:+.1%}], "

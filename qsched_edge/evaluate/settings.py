@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from qsched_edge import noise
+from qsched_edge.calibrate.place import Place
 from qsched_edge.errors import RequestError
 
 
@@ -14,11 +15,11 @@ class EvaluationSettings:
 
     prompts: int = 64
     seeds: int = 3
-    providers: tuple[str, ...] = ("CPUExecutionProvider",)
     steps: int | None = None
+    place: Place = field(default_factory=Place)
 
     def __post_init__(self) -> None:
-        noise.check_seeds(self.seeds)
-        noise.check_prompts("count", self.prompts)
-        if self.prompts < 2:
+        if self.prompts < 2 or self.seeds < 1:
             raise RequestError(f"{self.prompts} prompts x {self.seeds} seeds give no interval: use 2 prompts or more")
+        noise.check_prompts("prompts", self.prompts)
+        noise.check_noises("seeds", self.seeds)

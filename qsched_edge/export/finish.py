@@ -11,7 +11,8 @@ from qsched_runtime import manifest as manifests
 from qsched_runtime.manifest import NAME
 
 from qsched_edge.bundle import card, verify, write
-from qsched_edge.checkpoint.recipes import read_json, recipe_json
+from qsched_edge.bundle.sources import recipe_to_json
+from qsched_edge.checkpoint.recipes import read_json
 from qsched_edge.export.component import UNPACKED
 from qsched_edge.export.job import ExportJob
 from qsched_edge.export.widths import PRECISION
@@ -41,7 +42,7 @@ def finish(job: ExportJob, folder: Path) -> None:
         job.schedules,
         provenance_of(job).json(),
     )
-    raw = {**raw, "recipe": recipe_json(recipe)}
+    raw = {**raw, "recipe": recipe_to_json(recipe)}
     text = card.model_card(recipe, job.settings.precision, job.settings.method, raw)
     write_text(folder / "README.md", text)
     add_selftest(raw, folder, job.settings.ram)

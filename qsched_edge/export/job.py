@@ -6,15 +6,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from qsched_runtime.manifest import sha256
 from qsched_runtime.schedule import ScheduleTable
 
+from qsched_edge.bundle.sources import source_hashes
 from qsched_edge.capture.graph import Captured
 from qsched_edge.checkpoint.lora import FusedWeights, lora_components
 from qsched_edge.checkpoint.recipes import ModelSpec
 from qsched_edge.checkpoint.schedule import probe
 from qsched_edge.checkpoint.weights import Weights, weight_files
-from qsched_edge.errors import WeightsError
 from qsched_edge.export.check import check_recipe
 from qsched_edge.export.settings import ExportSettings
 from qsched_edge.pipelines import ComponentPlan, Layout, layout_of
@@ -90,21 +89,5 @@ def job_of(spec: ModelSpec, settings: ExportSettings, quiet: bool) -> ExportJob:
     schedules = {steps: probe(scheduler, steps, layout.sampling) for steps in spec.recipe.steps}
     tokenizers = load_tokenizers(spec, layout)
     prompts = settings.observed.prompt_set(spec) if settings.observes else None
-    sources = lora_sources(spec, layout) | source_hashes(spec, layout)
+    sources = source_hashes(spec, layout)
     return ExportJob(spec, settings, layout, scheduler, schedules, tokenizers, sources, prompts, quiet)
-
-
-def source_hashes(spec: ModelSpec, layout: Layout) -> dict[str, str]:
-    files = [(c.name, file) for c in layout.components for file in weight_files(c.source, spec.recipe.variant)]
-    return {f"{name}/{file.name}": sha256(file) for name, file in files}
-
-
-def lora_sources(spec: ModelSpec, layout: Layout) -> dict[str, str]:
-    """The LoRA's hash for the provenance; raises WeightsError if it has keys for a component the pipeline lacks."""
-    file = spec.lora_file()
-    if file is None:
-        return {}
-    strangers = sorted(set(lora_components(file)) - {c.component for c in layout.components})
-    if strangers:
-        raise WeightsError(f"{file.name} is for {', '.join(strangers)}, which this pipeline lacks: give another LoRA")
-    return {f"lora/{file.name}": sha256(file)}

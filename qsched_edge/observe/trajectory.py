@@ -10,7 +10,7 @@ import numpy as np
 from qsched_runtime import Sampler
 from qsched_runtime.sessions import Feeds
 
-from qsched_edge import noise
+from qsched_edge.noise import observing
 
 BATCH = 4  # prompts drawn together: more is faster on small models and takes more memory on large ones
 
@@ -37,12 +37,11 @@ def record(bundle: Path, prompts: Sequence[str], folder: Path, advance: Callable
     sampler = Sampler.from_pretrained(bundle)
     recorders = {name: Recorder(graph, folder / name) for name, graph in sampler.graphs.items()}
     watched = Sampler(sampler.manifest, recorders, sampler.tokenizers)
-    streams = noise.streams("observing", len(prompts))
     default = sampler.manifest.default_steps
     others = [n for n in sampler.manifest.schedules if n != default] or [default]
     for i, start in enumerate(range(0, len(prompts), BATCH)):
         some = list(prompts[start : start + BATCH])
-        seeds = list(streams[start : start + len(some)])
+        seeds = [observing(start + j) for j in range(len(some))]
         steps = others[i // 2 % len(others)] if i % 2 else default
         output = watched(some, seed=seeds, num_inference_steps=steps)
         if sampler.manifest.encoder:

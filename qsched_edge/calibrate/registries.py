@@ -1,4 +1,4 @@
-"""The names that a calibration's settings may have; imports nothing of the project."""
+"""What can be named in a calibration, as literals. This module imports nothing of the project."""
 
 from __future__ import annotations
 
@@ -11,17 +11,20 @@ SEARCHES = {
     "blackbox": "qsched_edge.calibrate.searches.blackbox:search",
     "closed": "qsched_edge.calibrate.searches.closed:search",
 }
-STARTED = ("free", "channel", "gradient", "blackbox")  # begin at the problem's `start`, the others nowhere
 AUTO = ("free",)  # what `auto` runs: see the measurements in docs/calibration.md
+STARTED = ("free", "channel", "gradient", "blackbox")  # begin at the problem's `start`, the others nowhere
 STARTS = ("identity", "closed")
+
 JACOBIANS = {
     "none": "J = 0: exact for the last step, a surrogate before it; no extra pass",
     "symmetric": "J^T u = J u, true of an ideal denoiser, by one difference along u: steps - 1 extra passes",
     "forward": "differences along every coefficient's tangent: exact, steps (steps - 1) extra passes, scalars only",
 }
+
 ENGINES = {
     "local": "qsched_edge.calibrate.engines.local:Local",
     "ray": "qsched_edge.calibrate.engines.ray:Ray",
 }
-DEVICES = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}  # onnxruntime's name for each
-MEMORY = ("low", "fast")
+
+PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}  # by device, torch's name of it
+MEMORY_MODES = ("low", "fast")
