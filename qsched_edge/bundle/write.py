@@ -127,7 +127,8 @@ LEARNED = ("c_x", "c_eps", "bias", "folded")  # of a schedule
 def uncalibrated(manifest: Manifest) -> dict[str, Any]:
     """All of qsched.json that no calibration writes: every file's hash, the base schedules, guidance, provenance.
 
-    The recipe is no part of it: its paths are a machine's. Two bundles that agree in it draw the same pictures with the same coefficients.
+    The recipe is no part of it: its paths are a machine's. Two bundles that agree in it draw the same pictures with
+    the same coefficients.
     """
     raw = {name: value for name, value in manifest.raw.items() if name not in ("calibration", "version", "recipe")}
     schedules = {n: {k: v for k, v in s.items() if k not in LEARNED} for n, s in raw["schedules"].items()}
