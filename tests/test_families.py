@@ -14,8 +14,8 @@ from qsched_runtime import Sampler
 
 from qsched_edge.bundle.opened import open_bundle
 from qsched_edge.calibrate.decoder import Decoder
+from qsched_edge.calibrate.session import setup_of
 from qsched_edge.calibrate.settings import CalibrationSettings
-from qsched_edge.calibrate.workshop import setup_of
 from qsched_edge.checkpoint.recipes import ModelSpec, resolve
 from qsched_edge.evaluate.settings import EvaluationSettings
 from qsched_edge.export.run import export

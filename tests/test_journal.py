@@ -17,13 +17,13 @@ from qsched_runtime import Coefficients
 
 from qsched_edge.bundle.opened import open_bundle
 from qsched_edge.bundle.write import write_coefficients
-from qsched_edge.calibrate.jobs import Drawn, Job
+from qsched_edge.calibrate.jobs import Draws, Job
 from qsched_edge.calibrate.pictures import Pictures
 from qsched_edge.calibrate.run import calibrate
 from qsched_edge.calibrate.search import Proposal
+from qsched_edge.calibrate.session import open_session
 from qsched_edge.calibrate.settings import CalibrationSettings
 from qsched_edge.calibrate.verdicts import gains
-from qsched_edge.calibrate.workshop import open_workshop
 from qsched_edge.errors import RequestError
 from qsched_edge.jaq.loss import Loss, Scores
 from qsched_edge.work.journal import Journal
@@ -41,14 +41,14 @@ class Echo:
     def run(self, jobs: Sequence[Job]) -> Iterator[dict[str, Any]]:
         self.jobs += len(jobs)
         for job in jobs:
-            values = [float(job.coefficients.c_x[0])] * job.drawn.sizes[job.batch]
+            values = [float(job.coefficients.c_x[0])] * job.draws.sizes[job.batch]
             yield {"terms": {"text_image": values, "quality": values}, "seconds": 0.0}
 
     def close(self) -> None: ...
 
 
 def echo(folder: Path, prompts: int = 10) -> Pictures:
-    return Pictures(Echo(), Journal(folder, {}), Drawn(tuple(map(str, range(prompts))), 0))
+    return Pictures(Echo(), Journal(folder, {}), Draws(tuple(map(str, range(prompts))), 0))
 
 
 def candidate(value: float) -> Coefficients:
@@ -115,7 +115,7 @@ def stamp_of(
     """What stands in the journal of a calibration that would be made now; nothing is drawn."""
     nothing = [(Scores({}), 0.0)]
     monkeypatch.setattr(Pictures, "scores", lambda self, candidates: iter(nothing))
-    open_workshop(open_bundle(folder), settings, None, None, str(recipe), journal).engine.close()
+    open_session(open_bundle(folder), settings, None, None, str(recipe), journal).engine.close()
     return (journal / "identity.json").read_text()
 
 

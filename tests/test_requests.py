@@ -13,10 +13,10 @@ from qsched_edge import noise
 from qsched_edge.ablate import run as ablation
 from qsched_edge.ablate.settings import Judging
 from qsched_edge.bundle.card import scheduler_json
-from qsched_edge.calibrate.inputs import drawn_of
+from qsched_edge.calibrate.inputs import draws_of
 from qsched_edge.calibrate.memo import Ledger
 from qsched_edge.calibrate.run import started
-from qsched_edge.calibrate.search import Books, Point, Proposal
+from qsched_edge.calibrate.search import Point, Proposal, Spending
 from qsched_edge.calibrate.searches.gradient_check import cosine, ratio
 from qsched_edge.calibrate.settings import CalibrationSettings
 from qsched_edge.errors import MetricError, RequestError
@@ -51,7 +51,7 @@ def test_no_two_purposes_of_any_seed_share_noise() -> None:
     texts = PromptSet(Path("x"), ("p",) * noise.PROMPTS, "")
     most = {"fit_prompts": noise.PROMPTS, "heldout_prompts": noise.PROMPTS}
     drawn = [
-        drawn_of(CalibrationSettings(seed=s, **most), texts, texts)[n]
+        draws_of(CalibrationSettings(seed=s, **most), texts, texts)[n]
         for s in range(noise.SEEDS)
         for n in ("fit", "heldout")
     ]
@@ -59,7 +59,7 @@ def test_no_two_purposes_of_any_seed_share_noise() -> None:
     ranges += [(noise.reporting(s, 0), noise.reporting(s, noise.PROMPTS - 1)) for s in range(noise.SEEDS)]
     ranges = sorted([*ranges, (noise.observing(0), noise.observing(10**9))])
     assert all(before[1] < after[0] for before, after in pairwise(ranges))
-    plain = drawn_of(CalibrationSettings(), texts, texts)  # all published numbers are of these streams
+    plain = draws_of(CalibrationSettings(), texts, texts)  # all published numbers are of these streams
     assert [plain[n].first_seed for n in ("fit", "heldout", "choosing", "deciding")] == [0, 10**6, 10**6, 10**6 + 32]
     assert (noise.reporting(2, 7), noise.observing(7)) == (2_020_007, 3_000_007)
 
@@ -108,7 +108,7 @@ def test_a_metric_that_is_one_takes_no_second_name(registry: dict[str, str], nam
 def test_a_start_at_the_closed_form_pays_for_all_it_took() -> None:
     identity, other = Coefficients.identity(2), Coefficients(np.full(2, 1.1), np.ones(2))
     first = Proposal("closed", other, 0.1, 96, 40, 7.5, False, 0, {}, (Point(32, 0.0, identity), Point(96, 0.1, other)))
-    problem = SimpleNamespace(start=identity, books=Books(Ledger(1), passes=32, pictures=8, seconds=1.5))
+    problem = SimpleNamespace(start=identity, spending=Spending(Ledger(1), passes=32, pictures=8, seconds=1.5))
     found = started(problem, first)  # type: ignore[arg-type]
     assert found.start is other
-    assert (found.books.passes, found.books.pictures, found.books.seconds) == (96, 40, 7.5)
+    assert (found.spending.passes, found.spending.pictures, found.spending.seconds) == (96, 40, 7.5)

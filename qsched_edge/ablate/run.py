@@ -25,8 +25,8 @@ from qsched_edge.calibrate.device import open_sampler
 from qsched_edge.calibrate.inputs import judge_of, prompt_sets, uncalibrated_at
 from qsched_edge.calibrate.search import Point, Proposal, propose
 from qsched_edge.calibrate.searches.space import HIGH, LOW, line
+from qsched_edge.calibrate.session import Session, open_session
 from qsched_edge.calibrate.settings import CalibrationSettings
-from qsched_edge.calibrate.workshop import Workshop, open_workshop
 from qsched_edge.checkpoint.recipes import ModelSpec
 from qsched_edge.evaluate.run import classifier_of, full_precision, judges_identity
 from qsched_edge.intervals import paired_difference
@@ -113,54 +113,54 @@ def ablate_one(subject: Subject) -> tuple[dict[str, Any], dict[str, np.ndarray]]
     bundle = open_bundle(subject.folder)
     full = reference_of(bundle, bundle.model(subject.model), subject.settings.calibration, subject.quiet)
     settings = replace(subject.settings.calibration, reference=full)
-    shop = open_workshop(bundle, settings, None, None, subject.model, subject.journal, compare=True)
+    session = open_session(bundle, settings, None, None, subject.model, subject.journal, compare=True)
     try:
-        jaq, budget, found = shop.loss("jaq"), settings.budget, []
+        jaq, budget, found = session.loss("jaq"), settings.budget, []
         for row in rows_of(settings.fit_prompts, subject.settings.groups, bundle.provenance.bits == 32):
-            proposal = run_row(shop, row, budget if row.search != "grid" else "", subject.quiet)
+            proposal = run_row(session, row, budget if row.search != "grid" else "", subject.quiet)
             budget = budget or str(proposal.passes)  # the first row's, the grid's
-            found.append({"group": row.group, "name": row.name, **measured(shop, jaq, row, proposal)})
+            found.append({"group": row.group, "name": row.name, **measured(session, jaq, row, proposal)})
         section = {
             "rows": found,
             "budget": budget,
-            "prompts": shop.sets["heldout"].prompts[:SHOWN],
-            "surface": surface(shop, jaq) if any(r["search"] == "grid" for r in found) else None,
-            "judged": judged_rows(subject, shop, full, jaq, found),
+            "prompts": session.sets["heldout"].prompts[:SHOWN],
+            "surface": surface(session, jaq) if any(r["search"] == "grid" for r in found) else None,
+            "judged": judged_rows(subject, session, full, jaq, found),
         }
-        return section, drawn(shop, full, found)
+        return section, pictures_of(session, full, found)
     finally:
-        shop.engine.close()
+        session.engine.close()
 
 
 def judged_rows(
-    subject: Subject, shop: Workshop, full: Path, jaq: Loss, rows: Sequence[dict[str, Any]]
+    subject: Subject, session: Session, full: Path, jaq: Loss, rows: Sequence[dict[str, Any]]
 ) -> list[dict[str, Any]]:
     """What the second judge says of the searches' and losses' coefficients; nothing where there is none to ask."""
-    if not subject.settings.judging.prompts or not shop.spec.recipe.evaluator:
+    if not subject.settings.judging.prompts or not session.spec.recipe.evaluator:
         return []
-    held, setup = shop.prompts[1].first(subject.settings.judging.prompts), shop.setup
+    held, setup = session.prompts[1].first(subject.settings.judging.prompts), session.setup
     samplers = {
         name: open_sampler(path, setup.place)
         for name, path in ((judges.FULL, full), (judges.QUANTIZED, subject.folder))
     }
-    pair = judge_of(shop.spec.recipe), classifier_of(shop.spec)
-    bench = judges.Bench(samplers, pair, jaq, held, subject.settings.judging.seeds)
+    pair = judge_of(session.spec.recipe), classifier_of(session.spec)
+    panel = judges.Judges(samplers, pair, jaq, held, subject.settings.judging.seeds)
     shown = [row for row in rows if row["group"] in (EQUAL_PASSES, LOSS)]
-    candidates = judges.candidates_of(shown, shop.steps, ON_BOTH, subject.folder.resolve() == full.resolve())
-    return judges.judged(bench, candidates, subject.staging, f"cell-{subject.index}", subject.quiet)
+    candidates = judges.candidates_of(shown, session.steps, ON_BOTH, subject.folder.resolve() == full.resolve())
+    return judges.judged(panel, candidates, subject.staging, f"cell-{subject.index}", subject.quiet)
 
 
-def run_row(shop: Workshop, row: Row, budget: str, quiet: bool) -> Proposal:
+def run_row(session: Session, row: Row, budget: str, quiet: bool) -> Proposal:
     with progress.bar(f"{row.group}: {row.name}", None, "passes", quiet) as advance:
-        bounded = replace(shop, settings=replace(shop.settings, budget=budget))
-        problem = bounded.problem(shop.loss(row.loss), advance, row.count)
+        bounded = replace(session, settings=replace(session.settings, budget=budget))
+        problem = bounded.problem(session.loss(row.loss), advance, row.count)
         problem.tuning = replace(problem.tuning, moves=row.moves)
         return propose(row.search, problem)
 
 
-def measured(shop: Workshop, jaq: Loss, row: Row, proposal: Proposal) -> dict[str, Any]:
+def measured(session: Session, jaq: Loss, row: Row, proposal: Proposal) -> dict[str, Any]:
     """The proposal's held-out gains with intervals, and its curve of held-out JAQ against passes."""
-    held = shop.pictures("heldout")
+    held = session.pictures("heldout")
     points = thinned(proposal.curve) if row.group == EQUAL_PASSES else [proposal.curve[0], proposal.curve[-1]]
     scores = [s for s, _ in held.scores([p.coefficients for p in points])]
     before, after = scores[0], scores[-1]
@@ -195,26 +195,26 @@ def thinned(curve: Sequence[Point]) -> list[Point]:
     return [curve[i] for i in sorted(chosen | {0, len(curve) - 1})]
 
 
-def surface(shop: Workshop, jaq: Loss) -> dict[str, Any]:
+def surface(session: Session, jaq: Loss) -> dict[str, Any]:
     """Fit JAQ on the paper's grid, as `grid` has computed it: mean[s][m] for c_x from s, c_eps from m."""
-    axis, steps = np.linspace(LOW, HIGH, shop.settings.points), shop.steps
+    axis, steps = np.linspace(LOW, HIGH, session.settings.points), session.steps
     grid = [Coefficients(line(s, 1.0, steps), line(m, 1.0, steps)) for s in axis for m in axis]
-    means = [mean(jaq.of(s)) for s, _ in shop.pictures("fit").scores(grid)]
+    means = [mean(jaq.of(s)) for s, _ in session.pictures("fit").scores(grid)]
     rows = range(0, len(means), len(axis))
     return {"axis": axis.tolist(), "mean": [means[i : i + len(axis)] for i in rows]}
 
 
-def drawn(shop: Workshop, full: Path, rows: Sequence[dict[str, Any]]) -> dict[str, np.ndarray]:
+def pictures_of(session: Session, full: Path, rows: Sequence[dict[str, Any]]) -> dict[str, np.ndarray]:
     """The first held-out prompts by full precision, by the quantized model at c = 1 and by the rows of the losses."""
-    held = shop.sets["heldout"]
+    held = session.sets["heldout"]
     prompts, seeds = held.prompts[:SHOWN], range(held.first_seed, held.first_seed + len(held.prompts[:SHOWN]))
-    setup = shop.setup
+    setup = session.setup
     quantized, exact = (open_sampler(path, setup.place) for path in (setup.bundle, full))
-    identity = Coefficients.identity(shop.steps)
+    identity = Coefficients.identity(session.steps)
     wanted = {r["name"]: Coefficients(r["c_x"], r["c_eps"], r.get("bias")) for r in rows if r["group"] == LOSS}
 
     def draw(sampler: Sampler, coefficients: Coefficients) -> np.ndarray:
-        return sampler(prompts, seed=list(seeds), num_inference_steps=shop.steps, coefficients=coefficients).images
+        return sampler(prompts, seed=list(seeds), num_inference_steps=session.steps, coefficients=coefficients).images
 
     return {
         "full precision": draw(exact, identity),

@@ -11,7 +11,7 @@ from qsched_runtime import manifest as manifests
 from qsched_edge import noise
 from qsched_edge.bundle import write as bundles
 from qsched_edge.bundle.opened import OpenedBundle, open_bundle
-from qsched_edge.calibrate.jobs import Drawn
+from qsched_edge.calibrate.jobs import Draws
 from qsched_edge.calibrate.settings import CalibrationSettings
 from qsched_edge.checkpoint.recipes import Recipe
 from qsched_edge.errors import BundleError, PromptsError, QSchedError
@@ -38,15 +38,15 @@ def prompt_sets(recipe: Recipe, prompts: Path | None, heldout: Path | None) -> t
     return fit, held
 
 
-def drawn_of(settings: CalibrationSettings, fit_set: PromptSet, heldout_set: PromptSet) -> dict[str, Drawn]:
+def draws_of(settings: CalibrationSettings, fit_set: PromptSet, heldout_set: PromptSet) -> dict[str, Draws]:
     """The prompts and noise of fitting, and of the two halves that choose and decide."""
     fit, held = fit_set.first(settings.fit_prompts), heldout_set.first(settings.heldout_prompts)
     start, half = noise.deciding(settings.seed), len(held) // 2
     return {
-        "fit": Drawn(fit, noise.fitting(settings.seed)),
-        "heldout": Drawn(held, start),
-        "choosing": Drawn(held[:half], start),
-        "deciding": Drawn(held[half:], start + half),
+        "fit": Draws(fit, noise.fitting(settings.seed)),
+        "heldout": Draws(held, start),
+        "choosing": Draws(held[:half], start),
+        "deciding": Draws(held[half:], start + half),
     }
 
 

@@ -22,7 +22,7 @@ from qsched_edge.jaq.settings import TermSettings
 
 
 @dataclass(frozen=True)
-class Drawn:
+class Draws:
     """Prompts and the seed of the first one's noise; the next ones count up."""
 
     prompts: tuple[str, ...]
@@ -33,10 +33,10 @@ class Drawn:
         """Pictures in each batch."""
         return tuple(len(self.prompts[i : i + BATCH]) for i in range(0, len(self.prompts), BATCH))
 
-    def batch(self, index: int) -> Drawn:
+    def batch(self, index: int) -> Draws:
         """One batch as a set of its own, with the noise it has here."""
         first = index * BATCH
-        return Drawn(self.prompts[first : first + BATCH], self.first_seed + first)
+        return Draws(self.prompts[first : first + BATCH], self.first_seed + first)
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class Job:
     """`kind` "scores", "gradient" or "pairs", of the batch `batch` of `drawn`."""
 
     kind: str
-    drawn: Drawn
+    draws: Draws
     batch: int
     coefficients: Coefficients
     loss: Loss | None = None
@@ -70,7 +70,7 @@ class Worker:
     """Does jobs, one after another, in this process."""
 
     setup: Setup
-    objectives: dict[Drawn, Objective] = field(default_factory=dict)
+    objectives: dict[Draws, Objective] = field(default_factory=dict)
 
     @cached_property
     def sampler(self) -> Sampler:
@@ -91,18 +91,18 @@ class Worker:
     def open(self, folder: Path) -> Sampler:
         return open_sampler(folder, self.setup.place)
 
-    def objective(self, drawn: Drawn) -> Objective:
-        if drawn not in self.objectives:
-            self.objectives[drawn] = Objective(
-                self.sampler, self.judge, drawn.prompts, drawn.first_seed, self.setup.steps, self.full,
+    def objective(self, draws: Draws) -> Objective:
+        if draws not in self.objectives:
+            self.objectives[draws] = Objective(
+                self.sampler, self.judge, draws.prompts, draws.first_seed, self.setup.steps, self.full,
                 self.setup.compare,
             )  # fmt: skip
-        return self.objectives[drawn]
+        return self.objectives[draws]
 
     def do(self, job: Job) -> dict[str, Any]:
         """The job's result as JSON values, with the seconds it took."""
         start = time.perf_counter()
-        found = getattr(self, job.kind)(self.objective(job.drawn), job)
+        found = getattr(self, job.kind)(self.objective(job.draws), job)
         return {**found, "seconds": time.perf_counter() - start}
 
     def scores(self, objective: Objective, job: Job) -> dict[str, Any]:

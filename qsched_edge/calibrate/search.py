@@ -55,7 +55,7 @@ class Proposal:
 
 
 @dataclass
-class Books:
+class Spending:
     """What one search has spent and learned so far; the fields are those of its `Proposal`."""
 
     ledger: Ledger
@@ -102,10 +102,10 @@ class Problem:
     prediction: str
     tuning: Tuning = field(default_factory=Tuning)
     advance: Callable[[int], None] = lambda n: None
-    books: Books = field(init=False)
+    spending: Spending = field(init=False)
 
     def __post_init__(self) -> None:
-        self.books = Books(Ledger(4 * math.prod(self.latents)))
+        self.spending = Spending(Ledger(4 * math.prod(self.latents)))
         self.score(Coefficients.identity(self.steps))
 
     @property
@@ -118,7 +118,7 @@ class Problem:
 
     @property
     def batches(self) -> int:
-        return len(self.pictures.drawn.sizes)
+        return len(self.pictures.draws.sizes)
 
     def score(self, candidate: Coefficients) -> float:
         """Mean loss over the fitting prompts, more is better; -inf if a picture's terms are not finite."""
@@ -134,7 +134,7 @@ class Problem:
         return found
 
     def _chunk(self, candidates: Sequence[Coefficients]) -> list[float]:
-        new = {name_of(c): c for c in candidates if name_of(c) not in self.books.known}
+        new = {name_of(c): c for c in candidates if name_of(c) not in self.spending.known}
         within: list[Coefficients] = []
         costs: list[int] = []
         for candidate in new.values():
@@ -145,14 +145,14 @@ class Problem:
             costs.append(cost)
         for candidate, cost, (scores, seconds) in zip(within, costs, self.pictures.scores(within), strict=True):
             self._spend(cost, scores.count, seconds)
-            self.books.enter(candidate, float(self.loss.of(scores).mean()) if scores.finite else -math.inf)
+            self.spending.enter(candidate, float(self.loss.of(scores).mean()) if scores.finite else -math.inf)
         if len(within) < len(new):
             raise BudgetSpent
-        return [self.books.known[name_of(c)] for c in candidates]
+        return [self.spending.known[name_of(c)] for c in candidates]
 
     def gradient(self, candidate: Coefficients, batches: Sequence[int]) -> tuple[float, np.ndarray]:
         """(mean loss, its gradient float64 [3, steps, channels] in c_x, c_eps, bias) over some of the batches."""
-        pictures = sum(self.pictures.drawn.sizes[b] for b in batches)
+        pictures = sum(self.pictures.draws.sizes[b] for b in batches)
         cost = self._cost(candidate, batches) + pictures * extra_passes(self.tuning.jacobian, self.steps)
         if self._too_much(cost):
             raise BudgetSpent
@@ -162,7 +162,7 @@ class Problem:
 
     def moments(self) -> np.ndarray:
         """Paired moments float64 [MOMENTS, steps, channels] of the first batch; both networks' passes are paid for."""
-        cost = 2 * self.pictures.drawn.sizes[0] * self.steps
+        cost = 2 * self.pictures.draws.sizes[0] * self.steps
         if self._too_much(cost):
             raise BudgetSpent
         moments, seconds = self.pictures.moments(0, Coefficients.identity(self.steps))
@@ -172,15 +172,15 @@ class Problem:
 
     def _cost(self, candidate: Coefficients, batches: Sequence[int]) -> int:
         schedule = self.table.folded(candidate)
-        return sum(self.books.ledger.charge(b, self.pictures.drawn.sizes[b], schedule) for b in batches)
+        return sum(self.spending.ledger.charge(b, self.pictures.draws.sizes[b], schedule) for b in batches)
 
     def _too_much(self, cost: int) -> bool:
         """Never for the first candidate, which is c = 1."""
-        spent, most = self.books, self.budget
+        spent, most = self.spending, self.budget
         return bool(spent.curve) and (spent.passes + cost > most.passes or spent.seconds >= most.seconds)
 
     def _spend(self, passes: int, pictures: int, seconds: float) -> None:
-        self.books.spend(passes, pictures, seconds)
+        self.spending.spend(passes, pictures, seconds)
         self.advance(passes)
 
 
@@ -191,9 +191,17 @@ def propose(name: str, problem: Problem) -> Proposal:
         lookup(SEARCHES[name])(problem)
     except BudgetSpent:
         spent = True
-    books = problem.books
-    best = books.curve[-1]
+    spending = problem.spending
+    best = spending.curve[-1]
     return Proposal(
-        name, best.coefficients, best.fit, books.passes, books.pictures, books.seconds, spent, books.not_finite,
-        books.notes, tuple(books.curve),
-    )  # fmt: skip
+        name,
+        best.coefficients,
+        best.fit,
+        spending.passes,
+        spending.pictures,
+        spending.seconds,
+        spent,
+        spending.not_finite,
+        spending.notes,
+        tuple(spending.curve),
+    )

@@ -17,13 +17,13 @@ from qsched_edge.calibrate.budget import Budget
 from qsched_edge.calibrate.engines import Cluster, Engine
 from qsched_edge.calibrate.inputs import (
     check_reference,
-    drawn_of,
+    draws_of,
     judge_identity,
     prompt_sets,
     terms_of,
     uncalibrated_at,
 )
-from qsched_edge.calibrate.jobs import Drawn, Setup
+from qsched_edge.calibrate.jobs import Draws, Setup
 from qsched_edge.calibrate.pictures import Pictures
 from qsched_edge.calibrate.registries import ENGINES
 from qsched_edge.calibrate.search import Problem
@@ -52,14 +52,14 @@ PLACE_OPTIONS = ("engine", "ray_address", "workers")  # they change no answer ei
 
 
 @dataclass(frozen=True)
-class Workshop:
+class Session:
     """An opened bundle with everything that searches and verdicts need; ablations use it too."""
 
     settings: CalibrationSettings
     bundle: OpenedBundle
     spec: ModelSpec
     setup: Setup
-    sets: Mapping[str, Drawn]
+    sets: Mapping[str, Draws]
     prompts: tuple[PromptSet, PromptSet]
     engine: Engine
     journal: Journal
@@ -78,24 +78,24 @@ class Workshop:
 
     def problem(self, loss: Loss, advance: Advance, count: int | None = None) -> Problem:
         """A fresh search's, from c = 1 on the fitting prompts, or on the first `count` of them."""
-        drawn = replace(self.sets["fit"], prompts=self.sets["fit"].prompts[:count])
+        draws = replace(self.sets["fit"], prompts=self.sets["fit"].prompts[:count])
         return Problem(
-            Pictures(self.engine, self.journal, drawn), loss,
+            Pictures(self.engine, self.journal, draws), loss,
             self.bundle.manifest.schedules[self.steps], self.bundle.manifest.latents.shape(),
             Budget.parse(self.settings.budget), np.random.default_rng(self.settings.seed),
             Coefficients.identity(self.steps), prediction_of(self.setup.bundle), self.settings.tuning, advance,
         )  # fmt: skip
 
 
-def open_workshop(
+def open_session(
     bundle: OpenedBundle, settings: CalibrationSettings, prompts: Path | None, heldout: Path | None, model: str | None,
     journal: Path, compare: bool = False,
-) -> Workshop:  # fmt: skip
+) -> Session:  # fmt: skip
     """Read and check all inputs, start the engine, draw the fitting pictures at c = 1; `compare` them with full
     precision's even if the loss does not ask for it."""
     spec = bundle.model(model)
     sets = prompt_sets(spec.recipe, prompts, heldout)
-    drawn, setup = drawn_of(settings, *sets), setup_of(bundle, spec, settings, compare)
+    draws, setup = draws_of(settings, *sets), setup_of(bundle, spec, settings, compare)
     values = {n: v for n, v in settings.json().items() if n not in (*SEARCH_OPTIONS, *PLACE_OPTIONS)}
     stamp = {
         "settings": values, "bundle": bundle.uncalibrated(), "prompts": [s.sha256 for s in sets],
@@ -104,9 +104,9 @@ def open_workshop(
     }  # fmt: skip
     engine: Engine = lookup(ENGINES[settings.engine])(setup, Cluster(settings.ray_address, settings.workers))
     nothing = Scores({})
-    shop = Workshop(settings, bundle, spec, setup, drawn, sets, engine, Journal(journal, stamp), nothing)
-    ((identity, _),) = shop.pictures("fit").scores([Coefficients.identity(setup.steps)])
-    return replace(shop, identity=identity)
+    session = Session(settings, bundle, spec, setup, draws, sets, engine, Journal(journal, stamp), nothing)
+    ((identity, _),) = session.pictures("fit").scores([Coefficients.identity(setup.steps)])
+    return replace(session, identity=identity)
 
 
 def setup_of(bundle: OpenedBundle, spec: ModelSpec, settings: CalibrationSettings, compare: bool) -> Setup:
