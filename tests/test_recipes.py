@@ -10,7 +10,7 @@ import pytest
 import torch
 from tokenizers import AddedToken
 
-import qsched_edge.export.run as stage
+from qsched_edge.bundle import sources
 from qsched_edge.checkpoint.recipes import ModelSpec, Recipe, read_layers, read_recipe, recipe_names, resolve
 from qsched_edge.checkpoint.weights import weight_files
 from qsched_edge.errors import QSchedError, RecipeError, WeightsError
@@ -99,7 +99,7 @@ def refused(
     model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, settings: ExportSettings | None = None
 ) -> str:
     """The line that an export is refused with; fails if a weight was read or anything was left behind."""
-    monkeypatch.setattr(stage, "sha256", lambda file: pytest.fail(f"{file} was read"))
+    monkeypatch.setattr(sources, "sha256", lambda file: pytest.fail(f"{file} was read"))
     before = sorted(tmp_path.rglob("*"))
     with pytest.raises(QSchedError) as caught:
         export(resolve(str(model)), settings or ExportSettings(4), tmp_path / "out", quiet=True)

@@ -57,7 +57,7 @@ def test_no_two_purposes_of_any_seed_share_noise() -> None:
     ]
     ranges = [(d.first_seed, d.first_seed + len(d.prompts) - 1) for d in drawn]
     ranges += [(noise.reporting(s, 0), noise.reporting(s, noise.PROMPTS - 1)) for s in range(noise.SEEDS)]
-    ranges = sorted([*ranges, (noise.observing(0), noise.observing(10**9))])
+    ranges = sorted([*ranges, (noise.observing(0), noise.observing(noise.SEEDS * noise.PROMPTS - 1))])
     assert all(before[1] < after[0] for before, after in pairwise(ranges))
     plain = draws_of(CalibrationSettings(), texts, texts)  # all published numbers are of these streams
     assert [plain[n].first_seed for n in ("fit", "heldout", "choosing", "deciding")] == [0, 10**6, 10**6, 10**6 + 32]

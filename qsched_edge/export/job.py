@@ -89,5 +89,7 @@ def job_of(spec: ModelSpec, settings: ExportSettings, quiet: bool) -> ExportJob:
     schedules = {steps: probe(scheduler, steps, layout.sampling) for steps in spec.recipe.steps}
     tokenizers = load_tokenizers(spec, layout)
     prompts = settings.observed.prompt_set(spec) if settings.observes else None
+    if prompts:
+        prompts.first(settings.observed.count)  # too few of them are found out before the weights are hashed
     sources = source_hashes(spec, layout)
     return ExportJob(spec, settings, layout, scheduler, schedules, tokenizers, sources, prompts, quiet)
