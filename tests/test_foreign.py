@@ -502,7 +502,7 @@ def test_what_a_method_imports_counts_before_the_room_that_is_left(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     events: list[str] = []
-    monkeypatch.setattr("qsched_edge.quantize.rewrite.method", lambda name: events.append(name))
+    monkeypatch.setattr("qsched_edge.quantize.rewrite.quantizer_of", lambda name: events.append(name))
     monkeypatch.setattr(RamLimit, "chunk", lambda self: events.append("room") or 2**20)
     quantize(external(tmp_path), tmp_path / "out.onnx", QuantizeSettings(W4), quiet=True)
     assert events == ["rtn", "room"]
