@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from qsched_edge.ablate.settings import COLUMNS, COUNTS, EQUAL_PASSES, GROUPS, LOSS
 from qsched_edge.calibrate.registries import SEARCHES
-from qsched_edge.jaq.terms import losses
+from qsched_edge.jaq.terms import compares, losses
 
 PROMPTS = (2, 4, 8, 16)  # fitting prompts of the rows that ask how many are needed
 
@@ -36,5 +36,5 @@ def rows_of(fit_prompts: int, groups: Sequence[str] = tuple(GROUPS), full: bool 
         *(Row(COLUMNS, name, "gradient", moves=moves) for name, moves in masks),
         *(Row(COUNTS, str(n), "gradient", count=n) for n in counts),
     ]
-    compared = [r for r in rows if "reference" in (r.loss, r.name) or r.search == "closed"] if full else []
+    compared = [r for r in rows if compares(r.loss) or r.search == "closed"] if full else []
     return [r for r in rows if r.group in {GROUPS[name] for name in groups} and r not in compared]

@@ -12,7 +12,7 @@ from qsched_edge.calibrate.budget import Budget
 from qsched_edge.calibrate.place import Place
 from qsched_edge.calibrate.registries import AUTO, ENGINES, JACOBIANS, SEARCHES, STARTS
 from qsched_edge.errors import RequestError, unknown_name
-from qsched_edge.jaq.terms import losses
+from qsched_edge.jaq.terms import compares, losses
 
 
 @dataclass(frozen=True)
@@ -72,10 +72,9 @@ class CalibrationSettings:
         if self.jacobian == "forward" and "channel" in self.searches:
             raise RequestError("jacobian forward knows no single channels: use none or symmetric for search channel")
         Budget.parse(self.budget)
-        if self.reference is None and (self.loss == "reference" or "closed" in (*self.searches, self.start)):
-            raise RequestError(
-                "closed forms and the loss 'reference' compare with full precision: give --reference BUNDLE"
-            )
+        if self.reference is None and (compares(self.loss) or "closed" in (*self.searches, self.start)):
+            what = f"the loss {self.loss!r}" if compares(self.loss) else "closed forms"
+            raise RequestError(f"{what}: compared with full precision, which is not at hand: give --reference BUNDLE")
 
     def _check_numbers(self) -> None:
         """Counts and seeds whose noise streams would meet another prompt set's are refused too."""
@@ -108,7 +107,7 @@ class CalibrationSettings:
     @property
     def compares(self) -> bool:
         """Are the pictures compared with full precision's?"""
-        return self.loss == "reference" or (self.guard and self.reference is not None)
+        return compares(self.loss) or (self.guard and self.reference is not None)
 
     @property
     def tuning(self) -> Tuning:

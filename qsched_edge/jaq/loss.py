@@ -61,8 +61,9 @@ class Loss:
     def against(cls, identity: Scores, weights: Mapping[str, float]) -> Loss:
         """Raises MetricError if a term that counts is missing, not finite or the same for all pictures."""
         counting = {name: weight for name, weight in weights.items() if weight}
-        if any(TERMS[name].compares and name not in identity.values for name in counting):
-            raise MetricError("the loss 'reference' needs the 32-bit bundle: give --reference")
+        for name in counting:
+            if TERMS[name].compares and name not in identity.values:
+                raise MetricError(f"the term {name} needs the 32-bit bundle: give --reference")
         for name in counting:
             check_spread(name, identity[name])
         mean = {name: float(identity[name].mean()) for name in counting}

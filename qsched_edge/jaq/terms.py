@@ -69,6 +69,11 @@ def picture_terms() -> tuple[str, ...]:
     return tuple(name for name, term in TERMS.items() if not term.compares)
 
 
+def compares(loss: str) -> bool:
+    """Does the loss of that name weigh a term that needs full precision's latents?"""
+    return any(TERMS[name].compares for name in losses()[loss])
+
+
 def losses(k: float = 2.0) -> dict[str, Mapping[str, float]]:
     """Name of a loss -> the weights of its terms: JAQ, and every term alone."""
     alone = {name: {name: 1.0 if term.more_is_better else -1.0} for name, term in TERMS.items()}
