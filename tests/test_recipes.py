@@ -228,3 +228,12 @@ def test_every_shipped_recipe_names_what_its_model_has(
     spec = ModelSpec(replace(recipe, source=str(folder), parts=parts), folder, index)
     check_recipe(spec, layout_of(spec, Choices(encoder=True)))
     assert capsys.readouterr().err == ""
+
+
+def test_a_number_that_is_not_finite_is_refused_when_the_recipe_is_read(recipe: Path, tmp_path: Path) -> None:
+    bad = tmp_path / "bad.toml"
+    bad.write_text(
+        recipe.read_text().replace("group_size", "scheduler_settings = { lambda_min_clipped = -inf }\ngroup_size")
+    )
+    with pytest.raises(RecipeError, match=r"scheduler_settings\.lambda_min_clipped is not a finite number"):
+        read_recipe(bad)

@@ -57,7 +57,10 @@ class OpenedBundle:
         found, wanted = source_hashes(model, layout_of(model, self.provenance.choices)), self.provenance.sources
         other = sorted(name for name in {*found, *wanted} if found.get(name) != wanted.get(name))
         if other:
-            raise BundleError(f"{self.folder} was not made of the weights of {model.folder}: {other[0]} differs")
+            raise BundleError(
+                f"{self.folder} was not made of the weights of {model.folder} ({other[0]} differs): "
+                "give -m, the checkpoint it was made of"
+            )
 
     def steps(self, wanted: int | None = None) -> int:
         """The step count asked for, or the default; raises BundleError for one there is no schedule of."""
