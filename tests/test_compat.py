@@ -13,9 +13,9 @@ from qsched_runtime import Sampler
 from test_families import PROMPTS, spec
 
 from qsched_edge.checkpoint.recipes import ModelSpec
+from qsched_edge.choices import Choices
 from qsched_edge.export.run import export
 from qsched_edge.export.settings import ExportSettings
-from qsched_edge.pipelines.choices import Choices
 
 __all__ = ["spec"]
 pytestmark = pytest.mark.compat

@@ -17,10 +17,10 @@ from qsched_edge.calibrate.decoder import Decoder
 from qsched_edge.calibrate.session import setup_of
 from qsched_edge.calibrate.settings import CalibrationSettings
 from qsched_edge.checkpoint.recipes import ModelSpec, resolve
+from qsched_edge.choices import Choices
 from qsched_edge.evaluate.settings import EvaluationSettings
 from qsched_edge.export.run import export
 from qsched_edge.export.settings import ExportSettings
-from qsched_edge.pipelines.choices import Choices
 
 PROMPTS = ["a red apple, noto style", "an ant, twemoji style, on a blue background"]
 SIZES = [(16, 16), (24, 32)]

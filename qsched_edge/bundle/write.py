@@ -1,4 +1,4 @@
-"""Bundles: write qsched.json, put coefficients in, measure, verify."""
+"""qsched.json: what it says of a model, its files and its coefficients."""
 
 from __future__ import annotations
 

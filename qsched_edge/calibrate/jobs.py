@@ -55,7 +55,7 @@ class Setup:
 
 @dataclass(frozen=True)
 class Job:
-    """`kind` "scores", "gradient" or "pairs", of the batch `batch` of `drawn`."""
+    """`kind` "scores", "gradient" or "pairs", of the batch `batch` of `draws`."""
 
     kind: str
     draws: Draws

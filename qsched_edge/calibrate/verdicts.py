@@ -24,7 +24,7 @@ class Verdict:
     """A proposal's gain in loss over c = 1 with its 95 % interval: on the prompts that choose (None where there is one
     proposal only, and nothing to choose), and on those that decide.
 
-    `nearer` are the gains in the reference term on the same two sets, None where no full precision was draws: above
+    `nearer` are the gains in the reference term on the same two sets, None where no full precision was drawn: above
     zero the pictures have come nearer to full precision's, below zero they have moved away.
     """
 

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
+from qsched_edge.choices import DECODERS, Choices
 from qsched_edge.cli.options import (
     CPU,
     OBSERVING,
@@ -30,7 +31,6 @@ from qsched_edge.cli.options import (
 from qsched_edge.errors import PromptsError
 from qsched_edge.export.settings import ExportSettings, target_of
 from qsched_edge.observe.settings import ObservedPrompts
-from qsched_edge.pipelines.choices import DECODERS, Choices
 from qsched_edge.precision import Scheme
 from qsched_edge.quantize.methods import METHODS
 from qsched_edge.work.memory import RamLimit, parse_bytes

@@ -21,7 +21,6 @@ from qsched_edge.cli.options import (
     Model,
     Provider,
     Quiet,
-    Reference,
     Threads,
     needing,
     one_of,
@@ -39,7 +38,9 @@ def calibrate(
     prompts: Annotated[Path | None, option("Prompt file to fit on (default: the recipe's).", WHAT)] = None,
     heldout: Annotated[Path | None, option("Prompt file that decides (default: the recipe's).", WHAT)] = None,
     model: Model = None,
-    reference: Reference = DEFAULT.reference,
+    reference: Annotated[
+        Path | None, option("32-bit bundle of the same weights, to compare with.", WHAT)
+    ] = DEFAULT.reference,
     search: Annotated[list[str], one_of((*SEARCHES, "auto", "all"), "Repeat for several.", SEARCHING)] = SEARCH,
     steps: Annotated[int | None, option("Step count to calibrate (default: the bundle's).", SEARCHING)] = DEFAULT.steps,
     budget: Annotated[

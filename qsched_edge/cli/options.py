@@ -37,10 +37,10 @@ def one_of(names: Iterable[str], help_text: str, panel: str, *flags: str, **extr
     """An option that takes one of `names`, which help and completion list; another name is a usage error."""
     known = list(names)
 
-    def check(value: Any) -> Any:
+    def check(parameter: typer.CallbackParam, value: Any) -> Any:
         for name in value if isinstance(value, (list, tuple)) else () if value is None else (value,):
             if name not in known:
-                raise typer.BadParameter(unknown_name("value", name, known))
+                raise typer.BadParameter(unknown_name(str(parameter.name).replace("_", " "), name, known))
         return value
 
     listed = f"[{'|'.join(known)}]"
@@ -61,7 +61,10 @@ Json = Annotated[bool, option("Print the result as JSON.", OUTPUT, "--json")]
 Model = Annotated[
     str | None, option("Recipe or folder of the checkpoint (default: what the bundle says).", WHAT, "-m", "--model")
 ]
-Reference = Annotated[Path | None, option("32-bit bundle of the same weights, to compare with.", WHAT)]
+Reference = Annotated[
+    Path | None,
+    option("32-bit bundle of the same weights (default: NAME-w32 beside it, made if missing).", WHAT),
+]
 Provider = Annotated[list[str], option("onnxruntime provider, in order of preference.", PLACE, "--provider")]
 Memory = Annotated[
     str, one_of(MEMORY_MODES, "low: keep 4-bit convolutions packed; fast: unpack them once.", PLACE, "--memory")

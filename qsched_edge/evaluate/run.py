@@ -147,6 +147,7 @@ def judges_identity(spec: ModelSpec) -> dict[str, Any]:
 def full_precision(spec: ModelSpec, quantized: OpenedBundle, folder: Path, quiet: bool) -> Path:
     """A 32-bit bundle of the very weights that `quantized` was made of; exported to `folder` unless it is there."""
     if not folder.exists():
+        quantized.check_sources(spec)  # before hours are spent on other weights
         plain = replace(spec, recipe=replace(spec.recipe, layers={}))
         export(plain, ExportSettings(bits=32, choices=quantized.provenance.choices), folder, quiet=quiet)
     check_reference(open_bundle(folder), quantized)

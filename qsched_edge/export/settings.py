@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-from qsched_edge.checkpoint.recipes import Recipe
+from qsched_edge.choices import Choices
 from qsched_edge.observe.allocation import Target
 from qsched_edge.observe.settings import ObservedPrompts
-from qsched_edge.pipelines.choices import Choices
 from qsched_edge.precision import Scheme
 from qsched_edge.quantize.methods import Asked, Method, WholeGraphMethod, method_named
 from qsched_edge.work.memory import RamLimit
+
+if TYPE_CHECKING:
+    from qsched_edge.checkpoint.recipes import Recipe
 
 
 @dataclass(frozen=True)
@@ -29,10 +32,11 @@ class ExportSettings:
     def __post_init__(self) -> None:
         limited = self.ram.limit is not None
         observing = self.observed.count > 0
-        self.quantizer.check(Asked(self.bits, self.activation_bits, self.target is not None, limited, observing))
+        self.entry.check(Asked(self.bits, self.activation_bits, self.target is not None, limited, observing))
 
     @property
-    def quantizer(self) -> Method:
+    def entry(self) -> Method:
+        """What the registry says of the method."""
         return method_named(self.method)
 
     @property
@@ -47,17 +51,17 @@ class ExportSettings:
 
     def scheme(self, recipe: Recipe, component: str, weight: str, kind: str = "", bits: int | None = None) -> Scheme:
         """What `weight` gets when the rest gets `bits` (default: the settings')."""
-        method = self.quantizer.tables if kind == "embedding" or self.whole else ""
+        method = self.entry.tables if kind == "embedding" or self.whole else ""
         return recipe.scheme(component, weight, bits or self.bits, method or self.method, self.activation_bits)
 
     @property
     def whole(self) -> bool:
         """Does the method take the backbone's graph as a whole?"""
-        return isinstance(self.quantizer, WholeGraphMethod)
+        return isinstance(self.entry, WholeGraphMethod)
 
     @property
     def uses_moments(self) -> bool:
-        return self.quantizer.observes and self.observed.count > 0 and self.bits < 16
+        return self.entry.observes and self.observed.count > 0 and self.bits < 16
 
     @property
     def observes(self) -> bool:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from qsched_edge.checkpoint.recipes import ModelSpec
 from qsched_edge.errors import QuantizeError
 from qsched_edge.prompts import PromptSet, read_prompts
+
+if TYPE_CHECKING:
+    from qsched_edge.checkpoint.recipes import ModelSpec
 
 
 @dataclass(frozen=True)

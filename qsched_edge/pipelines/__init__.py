@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from qsched_edge.checkpoint.recipes import ModelSpec
+from qsched_edge.choices import Choices
 from qsched_edge.errors import RecipeError, unknown_name
 from qsched_edge.lookup import lookup
-from qsched_edge.pipelines.choices import Choices
 from qsched_edge.pipelines.layout import ComponentPlan, Layout
 
 __all__ = ["PIPELINES", "Choices", "ComponentPlan", "Layout", "layout_of"]

@@ -11,8 +11,8 @@ from qsched_runtime.manifest import LatentSpec
 
 from qsched_edge.capture import autoencoder, clip_text, t5
 from qsched_edge.checkpoint.recipes import ModelSpec
+from qsched_edge.choices import Choices
 from qsched_edge.errors import RecipeError
-from qsched_edge.pipelines.choices import Choices
 from qsched_edge.pipelines.layout import ComponentPlan
 
 

@@ -8,7 +8,7 @@ from qsched_runtime.manifest import Guidance
 
 from qsched_edge.capture import autoencoder, sd3
 from qsched_edge.checkpoint.recipes import ModelSpec
-from qsched_edge.pipelines.choices import Choices
+from qsched_edge.choices import Choices
 from qsched_edge.pipelines.layout import ComponentPlan, Layout
 from qsched_edge.pipelines.parts import autoencoder_plans, check_classes, clip_plan, latent_spec, t5_plan
 

@@ -1,4 +1,4 @@
-"""What the user may choose of a model's parts; imports nothing heavy."""
+"""What the user may choose of a model's parts at export."""
 
 from __future__ import annotations
 
