@@ -110,8 +110,8 @@ class Study:
 
 
 def batches(prompts: Sequence[str]) -> Iterator[tuple[list[str], list[int]]]:
-    for start in range(0, len(prompts), cells.BATCH):
-        some = list(prompts[start : start + cells.BATCH])
+    for start in range(0, len(prompts), cells.CELL_BATCH):
+        some = list(prompts[start : start + cells.CELL_BATCH])
         yield some, [noise.reporting(0, start + i) for i in range(len(some))]
 
 
