@@ -175,3 +175,13 @@ def test_ctrl_c_leaves_nothing_half_and_the_same_command_finishes(
     done = cli(*arguments, "--quiet")
     assert done.returncode == 0, done.stderr
     assert not list(tmp_path.glob(".*"))
+
+
+def test_a_model_without_prompts_is_told_the_commands_own_option(miniature: Path, tmp_path: Path) -> None:
+    from qsched_edge.checkpoint.recipes import resolve
+    from qsched_edge.export.run import export
+    from qsched_edge.export.settings import ExportSettings
+
+    folder = export(resolve(str(miniature)), ExportSettings(8), tmp_path / "bundle", quiet=True)
+    assert "names no heldout: give --prompts" in fails("evaluate", folder, "-o", tmp_path / "report")
+    assert "names no prompts: give --prompts" in fails("calibrate", folder)

@@ -20,10 +20,11 @@ from qsched_edge.jaq.settings import TermSettings
 from qsched_edge.prompts import PromptSet, read_prompts
 
 
-def recipe_path(recipe: Recipe, name: str) -> Path:
+def recipe_path(recipe: Recipe, name: str, option: str = "") -> Path:
+    """The file that the recipe names as `name`; QSchedError that says which `option` (--NAME) gives another."""
     value = getattr(recipe, name)
     if not value:
-        raise QSchedError(f"recipe {recipe.name} names no {name}: give --{name}")
+        raise QSchedError(f"recipe {recipe.name} names no {name}: give {option or f'--{name}'}")
     return recipe.path(value)
 
 

@@ -59,7 +59,7 @@ def evaluate(
     folder = folder.resolve()
     bundle = open_bundle(folder)
     steps, spec = bundle.steps(settings.steps), bundle.model(model)
-    prompt_set = read_prompts(prompts or recipe_path(spec.recipe, "heldout"))
+    prompt_set = read_prompts(prompts or recipe_path(spec.recipe, "heldout", "--prompts"))
     chosen = prompt_set.first(settings.prompts)
     judges = judge_of(spec.recipe), classifier_of(spec)
     full_folder = full_precision(spec, bundle, reference or folder.with_name(f"{spec.recipe.name}-w32"), quiet)
