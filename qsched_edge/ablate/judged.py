@@ -13,9 +13,9 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-from qsched_runtime import Coefficients, Sampler
+from qsched_runtime import Sampler
 
-from qsched_edge.calibrate.pictures import key_of
+from qsched_edge.bundle.learned import LearnedSchedule
 from qsched_edge.evaluate import run as evaluation
 from qsched_edge.evaluate.cells import Cell
 from qsched_edge.evaluate.classifier import Classifier
@@ -33,11 +33,11 @@ RESAMPLES = 200
 
 @dataclass(frozen=True)
 class Candidate:
-    """Coefficients to draw with on one network: `precision` is FULL or QUANTIZED."""
+    """A schedule to draw with on one network: `precision` is FULL or QUANTIZED."""
 
     precision: str
     name: str
-    coefficients: Coefficients
+    schedule: LearnedSchedule
 
 
 @dataclass(frozen=True)
@@ -51,17 +51,19 @@ class Judges:
     seeds: int
 
 
-def candidates_of(rows: Sequence[Mapping[str, Any]], steps: int, both: Sequence[str], full: bool) -> list[Candidate]:
+def candidates_of(
+    rows: Sequence[Mapping[str, Any]], stock: LearnedSchedule, both: Sequence[str], full: bool
+) -> list[Candidate]:
     """c = 1 on both networks, then each row on the quantized one; those whose names are in `both` on either.
 
     A bundle in `full` precision has that one network only.
     """
     networks = (FULL,) if full else (FULL, QUANTIZED)
-    found = [Candidate(precision, PLAIN, Coefficients.identity(steps)) for precision in networks]
+    found = [Candidate(precision, PLAIN, stock) for precision in networks]
     for row in rows:
-        coefficients = Coefficients(row["c_x"], row["c_eps"], row.get("bias"))
+        schedule = LearnedSchedule.read(row["schedule"])
         name = f"{row['group']}: {row['name']}"
-        found += [Candidate(p, name, coefficients) for p in networks if p == networks[-1] or name in both]
+        found += [Candidate(p, name, schedule) for p in networks if p == networks[-1] or name in both]
     return found
 
 
@@ -70,7 +72,7 @@ def judged(
 ) -> list[dict[str, Any]]:
     """A row for each candidate: its measures, their differences to its base, the share of the gap that it closes."""
     sampled: dict[str, Sampled] = {}
-    keys = [f"{part}-{digest([c.precision, key_of(c.coefficients)])[:16]}" for c in candidates]
+    keys = [f"{part}-{digest([c.precision, c.schedule.json()])[:16]}" for c in candidates]
     total = len(set(keys)) * len(panel.prompts) * panel.seeds
     with progress.bar("second judge", total, "images", quiet) as advance:
         for key, candidate in zip(keys, candidates, strict=True):
@@ -86,7 +88,7 @@ def measured(panel: Judges, candidate: Candidate, part: Callable[..., Any], adva
     draw = partial(
         evaluation.write_cell,
         sampler,
-        candidate.coefficients,
+        candidate.schedule,
         judges=panel.judges,
         prompts=prompts,
         seeds=panel.seeds,

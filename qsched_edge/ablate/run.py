@@ -14,13 +14,14 @@ from typing import Any
 
 import numpy as np
 from qsched_runtime import Coefficients, Sampler
+from qsched_runtime.image import to_uint8
 
 from qsched_edge.ablate import judged as judges
 from qsched_edge.ablate.rows import Row, rows_of
 from qsched_edge.ablate.settings import EQUAL_PASSES, LOSS, AblationSettings
 from qsched_edge.bundle.card import versions
+from qsched_edge.bundle.learned import LearnedSchedule, coefficients_json
 from qsched_edge.bundle.opened import OpenedBundle, open_bundle
-from qsched_edge.bundle.write import coefficients_json
 from qsched_edge.calibrate.device import open_sampler
 from qsched_edge.calibrate.inputs import judge_of, prompt_sets, uncalibrated_at
 from qsched_edge.calibrate.search import Point, Proposal, propose
@@ -28,6 +29,7 @@ from qsched_edge.calibrate.searches.space import HIGH, LOW, line
 from qsched_edge.calibrate.session import Session, open_session
 from qsched_edge.calibrate.settings import CalibrationSettings
 from qsched_edge.checkpoint.recipes import ModelSpec
+from qsched_edge.evaluate.cells import last_latents
 from qsched_edge.evaluate.run import classifier_of, full_precision, judges_identity
 from qsched_edge.intervals import paired_difference
 from qsched_edge.jaq.loss import Loss
@@ -146,7 +148,7 @@ def judged_rows(
     pair = judge_of(session.spec.recipe), classifier_of(session.spec)
     panel = judges.Judges(samplers, pair, jaq, held, subject.settings.judging.seeds)
     shown = [row for row in rows if row["group"] in (EQUAL_PASSES, LOSS)]
-    candidates = judges.candidates_of(shown, session.steps, ON_BOTH, subject.folder.resolve() == full.resolve())
+    candidates = judges.candidates_of(shown, session.stock, ON_BOTH, subject.folder.resolve() == full.resolve())
     return judges.judged(panel, candidates, subject.staging, f"cell-{subject.index}", subject.quiet)
 
 
@@ -162,13 +164,14 @@ def measured(session: Session, jaq: Loss, row: Row, proposal: Proposal) -> dict[
     """The proposal's held-out gains with intervals, and its curve of held-out JAQ against passes."""
     held = session.pictures("heldout")
     points = thinned(proposal.curve) if row.group == EQUAL_PASSES else [proposal.curve[0], proposal.curve[-1]]
-    scores = [s for s, _ in held.scores([p.coefficients for p in points])]
+    scores = [s for s, _ in held.scores([p.schedule for p in points])]
     before, after = scores[0], scores[-1]
     gains = {"jaq": (jaq.of(after), jaq.of(before))}
     gains |= {n: (after[n], before[n]) for n in after.values}
     return {
         "search": row.search,
-        **coefficients_json(proposal.coefficients),
+        **coefficients_json(proposal.schedule.coefficients),
+        "schedule": proposal.schedule.json(),
         "passes": proposal.passes,
         "pictures": proposal.pictures,
         "budget_spent": proposal.spent,
@@ -198,7 +201,8 @@ def thinned(curve: Sequence[Point]) -> list[Point]:
 def surface(session: Session, jaq: Loss) -> dict[str, Any]:
     """Fit JAQ on the paper's grid, as `grid` has computed it: mean[s][m] for c_x from s, c_eps from m."""
     axis, steps = np.linspace(LOW, HIGH, session.settings.points), session.steps
-    grid = [Coefficients(line(s, 1.0, steps), line(m, 1.0, steps)) for s in axis for m in axis]
+    lines = [Coefficients(line(s, 1.0, steps), line(m, 1.0, steps)) for s in axis for m in axis]
+    grid = [replace(session.stock, coefficients=c) for c in lines]
     means = [mean(jaq.of(s)) for s, _ in session.pictures("fit").scores(grid)]
     rows = range(0, len(means), len(axis))
     return {"axis": axis.tolist(), "mean": [means[i : i + len(axis)] for i in rows]}
@@ -210,15 +214,14 @@ def pictures_of(session: Session, full: Path, rows: Sequence[dict[str, Any]]) ->
     prompts, seeds = held.prompts[:SHOWN], range(held.first_seed, held.first_seed + len(held.prompts[:SHOWN]))
     setup = session.setup
     quantized, exact = (open_sampler(path, setup.place) for path in (setup.bundle, full))
-    identity = Coefficients.identity(session.steps)
-    wanted = {r["name"]: Coefficients(r["c_x"], r["c_eps"], r.get("bias")) for r in rows if r["group"] == LOSS}
+    wanted = {r["name"]: LearnedSchedule.read(r["schedule"]) for r in rows if r["group"] == LOSS}
 
-    def draw(sampler: Sampler, coefficients: Coefficients) -> np.ndarray:
-        return sampler(prompts, seed=list(seeds), num_inference_steps=session.steps, coefficients=coefficients).images
+    def draw(sampler: Sampler, schedule: LearnedSchedule) -> np.ndarray:
+        return to_uint8(sampler.decode(last_latents(sampler, prompts, list(seeds), schedule)))
 
     return {
-        "full precision": draw(exact, identity),
-        "c = 1": draw(quantized, identity),
+        "full precision": draw(exact, session.stock),
+        "c = 1": draw(quantized, session.stock),
         **{name: draw(quantized, c) for name, c in wanted.items()},
     }
 

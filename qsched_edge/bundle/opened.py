@@ -12,8 +12,9 @@ from qsched_runtime import manifest as manifests
 from qsched_runtime.manifest import Manifest
 
 from qsched_edge.bundle.card import Provenance
+from qsched_edge.bundle.learned import LearnedSchedule
 from qsched_edge.bundle.sources import recipe_from_json, source_hashes
-from qsched_edge.bundle.write import uncalibrated
+from qsched_edge.bundle.write import stock_table, uncalibrated
 from qsched_edge.checkpoint.recipes import ModelSpec, Recipe, resolve, spec
 from qsched_edge.errors import BundleError, RecipeError
 from qsched_edge.pipelines import layout_of
@@ -68,6 +69,14 @@ class OpenedBundle:
         if steps not in self.manifest.schedules:
             raise BundleError(f"no schedule for {steps} steps: this bundle has {sorted(self.manifest.schedules)}")
         return steps
+
+    def stock(self, steps: int) -> LearnedSchedule:
+        """The stock scheduler's schedule of that many steps, nothing learned."""
+        return LearnedSchedule.stock(stock_table(self.manifest, steps))
+
+    def learned(self, steps: int) -> LearnedSchedule:
+        """The schedule of that many steps as it ships."""
+        return LearnedSchedule(self.manifest.schedules[steps], self.manifest.coefficients[steps])
 
     def uncalibrated(self) -> dict[str, Any]:
         """What its pictures depend on beside coefficients."""

@@ -14,6 +14,7 @@ from qsched_runtime.manifest import NAME, LatentSpec, Manifest
 from qsched_runtime.noise import TorchNoise
 from qsched_runtime.tokenize import load_tokenizer
 
+from qsched_edge.bundle.learned import LearnedSchedule
 from qsched_edge.bundle.write import schedule_json, version_of
 from qsched_edge.errors import BundleError
 
@@ -63,7 +64,7 @@ def verify(folder: Path) -> Manifest:
         )
     for steps, table in manifest.schedules.items():
         stored = manifest.raw["schedules"][str(steps)]
-        expected = schedule_json(table, manifest.coefficients[steps])
+        expected = schedule_json(LearnedSchedule(table, manifest.coefficients[steps]), table)
         if stored.get("fingerprint") != expected["fingerprint"]:
             raise BundleError(f"the {steps}-step schedule does not match its fingerprint: make the bundle again")
         if stored.get("folded") != expected["folded"]:

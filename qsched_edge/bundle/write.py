@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from qsched_runtime import Coefficients, ScheduleTable
+from qsched_runtime import ScheduleTable
 from qsched_runtime import manifest as manifests
 from qsched_runtime.manifest import (
     BIAS_VERSION,
@@ -24,7 +24,8 @@ from qsched_runtime.manifest import (
 )
 from qsched_runtime.noise import ALGORITHM
 
-from qsched_edge.checkpoint.schedule import fingerprint, table_to_json
+from qsched_edge.bundle.learned import LearnedSchedule, coefficients_json
+from qsched_edge.checkpoint.schedule import fingerprint, table_of, table_to_json
 from qsched_edge.errors import ScheduleError
 from qsched_edge.pipelines.layout import Layout
 from qsched_edge.work.staging import STAMP, write_json
@@ -63,28 +64,23 @@ def manifest_json(
         "strength_rounds_up": layout.strength_rounds_up,
         "noise": {"algorithm": ALGORITHM},
         "default_steps": next(iter(schedules)),
-        "schedules": {str(n): schedule_json(t, Coefficients.identity(n)) for n, t in schedules.items()},
+        "schedules": {str(n): schedule_json(LearnedSchedule.stock(t), t) for n, t in schedules.items()},
         "calibration": {},
         "provenance": dict(provenance),
     }  # fmt: skip
 
 
-def schedule_json(table: ScheduleTable, coefficients: Coefficients) -> dict[str, Any]:
-    """The base table, the learned columns and, for runtimes that want no arithmetic, their product."""
-    folded = table.folded(coefficients)
-    return {
-        **table_to_json(table),
-        "fingerprint": fingerprint(table),
-        **coefficients_json(coefficients),
+def schedule_json(learned: LearnedSchedule, stock: ScheduleTable) -> dict[str, Any]:
+    """The table, the coefficients and, for runtimes that want no arithmetic, their product; beside them the `stock`
+    scheduler's own table where the one that is sampled with is another."""
+    folded, own = learned.folded(), table_to_json(stock)
+    found = {
+        **table_to_json(learned.table),
+        "fingerprint": fingerprint(learned.table),
+        **coefficients_json(learned.coefficients),
         "folded": {"a": columns(folded.a), "b": columns(folded.b)},
     }
-
-
-def coefficients_json(coefficients: Coefficients) -> dict[str, Any]:
-    """c_x, c_eps and, unless it is zero, the bias: [steps] or [steps, channels] each."""
-    found = {"c_x": coefficients.c_x.tolist(), "c_eps": coefficients.c_eps.tolist()}
-    bias = np.asarray(coefficients.bias)
-    return {**found, "bias": bias.tolist()} if bias.any() else found
+    return found if own == table_to_json(learned.table) else {**found, STOCK: own}
 
 
 def columns(folded: np.ndarray) -> list[Any]:
@@ -122,6 +118,20 @@ def backbone_hash(manifest: Manifest) -> str:
 
 
 LEARNED = ("c_x", "c_eps", "bias", "folded")  # of a schedule
+STOCK = "stock"  # a schedule's table before a calibration chose another
+
+
+def stock_json(schedule: Mapping[str, Any]) -> dict[str, Any]:
+    """A stored schedule without all that was learned."""
+    kept = {k: v for k, v in schedule.items() if k not in (*LEARNED, STOCK)}
+    if STOCK not in schedule:
+        return kept
+    return {**kept, **schedule[STOCK], "fingerprint": fingerprint(table_of(schedule[STOCK]))}
+
+
+def stock_table(manifest: Manifest, steps: int) -> ScheduleTable:
+    """The stock scheduler's table of that many steps, whatever a calibration has made of it."""
+    return table_of(stock_json(manifest.raw["schedules"][str(steps)]))
 
 
 def uncalibrated(manifest: Manifest) -> dict[str, Any]:
@@ -131,17 +141,16 @@ def uncalibrated(manifest: Manifest) -> dict[str, Any]:
     the same coefficients.
     """
     raw = {name: value for name, value in manifest.raw.items() if name not in ("calibration", "version", "recipe")}
-    schedules = {n: {k: v for k, v in s.items() if k not in LEARNED} for n, s in raw["schedules"].items()}
-    return {**raw, "schedules": schedules}
+    return {**raw, "schedules": {n: stock_json(s) for n, s in raw["schedules"].items()}}
 
 
-def write_coefficients(folder: Path, steps: int, coefficients: Coefficients, record: Mapping[str, Any]) -> None:
-    """Put learned coefficients, the folded table and their record into a bundle's qsched.json, in one renaming."""
-    manifest = manifests.read(folder)
+def write_schedule(folder: Path, learned: LearnedSchedule, record: Mapping[str, Any]) -> None:
+    """Put a learned schedule and its record into a bundle's qsched.json, in one renaming."""
+    manifest, steps = manifests.read(folder), len(learned)
     if steps not in manifest.schedules:
         raise ScheduleError(f"{folder} has no schedule for {steps} steps: it has {sorted(manifest.schedules)}")
     raw = manifest.raw
-    raw["schedules"][str(steps)] = schedule_json(manifest.schedules[steps], coefficients)
+    raw["schedules"][str(steps)] = schedule_json(learned, stock_table(manifest, steps))
     raw["calibration"][str(steps)] = dict(record)
     raw["version"] = version_of(raw["schedules"])
     write_json(folder / NAME, raw)

@@ -14,9 +14,10 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from qsched_runtime import Coefficients, Step
+from qsched_runtime import Step
 from qsched_runtime.schedule import FoldedSchedule
 
+from qsched_edge.bundle.learned import LearnedSchedule
 from qsched_edge.calibrate.decoder import Decoder
 from qsched_edge.calibrate.objective import Batch, Objective
 from qsched_edge.errors import MetricError
@@ -31,12 +32,12 @@ def extra_passes(jacobian: str, steps: int) -> int:
 
 
 def batch_gradient(
-    objective: Objective, decoder: Decoder, batch: Batch, candidate: Coefficients, loss: Loss, jacobian: str
+    objective: Objective, decoder: Decoder, batch: Batch, candidate: LearnedSchedule, loss: Loss, jacobian: str
 ) -> tuple[float, np.ndarray]:
     """Summed loss of one batch and its gradient float64 [3, steps, channels] in (c_x, c_eps, bias)."""
     steps = list(objective.trajectory(batch, candidate))
     total, u = last_gradient(objective, decoder, batch, steps[-1].x_next, loss)
-    schedule = objective.sampler.schedule(objective.steps, candidate)
+    schedule = candidate.folded()
     if jacobian == "forward":
         return total, forward(objective, batch, schedule, steps, u)
     product = symmetric(objective, batch, schedule) if jacobian == "symmetric" else nothing

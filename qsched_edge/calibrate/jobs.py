@@ -8,8 +8,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from qsched_runtime import Coefficients, Sampler
+from qsched_runtime import Sampler
 
+from qsched_edge.bundle.learned import LearnedSchedule
 from qsched_edge.calibrate.adjoint import batch_gradient
 from qsched_edge.calibrate.decoder import Decoder
 from qsched_edge.calibrate.device import open_sampler
@@ -45,7 +46,7 @@ class Setup:
     is set, for the reference term."""
 
     bundle: Path
-    steps: int
+    stock: LearnedSchedule
     terms: TermSettings
     vae: Path
     full: Path | None = None
@@ -60,7 +61,7 @@ class Job:
     kind: str
     draws: Draws
     batch: int
-    coefficients: Coefficients
+    schedule: LearnedSchedule
     loss: Loss | None = None
     jacobian: str = "none"
 
@@ -94,7 +95,7 @@ class Worker:
     def objective(self, draws: Draws) -> Objective:
         if draws not in self.objectives:
             self.objectives[draws] = Objective(
-                self.sampler, self.judge, draws.prompts, draws.first_seed, self.setup.steps, self.full,
+                self.sampler, self.judge, draws.prompts, draws.first_seed, self.setup.stock, self.full,
                 self.setup.compare,
             )  # fmt: skip
         return self.objectives[draws]
@@ -106,13 +107,13 @@ class Worker:
         return {**found, "seconds": time.perf_counter() - start}
 
     def scores(self, objective: Objective, job: Job) -> dict[str, Any]:
-        found = objective.scores(objective.batches[job.batch], job.coefficients)
+        found = objective.scores(objective.batches[job.batch], job.schedule)
         return {"terms": {name: values.tolist() for name, values in found.values.items()}}
 
     def gradient(self, objective: Objective, job: Job) -> dict[str, Any]:
         assert job.loss is not None
         batch = objective.batches[job.batch]
-        total, gradient = batch_gradient(objective, self.decoder, batch, job.coefficients, job.loss, job.jacobian)
+        total, gradient = batch_gradient(objective, self.decoder, batch, job.schedule, job.loss, job.jacobian)
         return {"total": total, "gradient": gradient.tolist()}
 
     def pairs(self, objective: Objective, job: Job) -> dict[str, Any]:

@@ -58,4 +58,6 @@ class Ledger:
 
 def prefix_of(schedule: FoldedSchedule, i: int) -> tuple[bytes, ...]:
     """All that the network's input at step i depends on beside prompt and noise."""
-    return tuple(column[:i].tobytes() for column in (schedule.a, schedule.b, schedule.bias))
+    steps, table = (schedule.a, schedule.b, schedule.bias, schedule.table.c), schedule.table
+    inputs = (table.timesteps, table.c_in)
+    return tuple(c[:i].tobytes() for c in steps) + tuple(c[i : i + 1].tobytes() for c in inputs)

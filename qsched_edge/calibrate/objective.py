@@ -1,4 +1,4 @@
-"""The objective: coefficients -> the raw terms of the pictures that the shipped sampler draws with them."""
+"""The objective: a schedule -> the raw terms of the pictures that the shipped sampler draws with them."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
-from qsched_runtime import Coefficients, Sampler, Step
+from qsched_runtime import Sampler, Step
 from qsched_runtime.sampler import Conditioning
 
+from qsched_edge.bundle.learned import LearnedSchedule
 from qsched_edge.calibrate.memo import LIMIT, Memo
 from qsched_edge.jaq.judge import Judge
 from qsched_edge.jaq.loss import Scores
@@ -56,17 +57,17 @@ class RememberingSampler(Sampler):
 
 
 class Objective:
-    """Pictures for fixed prompts and fixed noise: candidates differ in nothing but their coefficients.
+    """Pictures for fixed prompts and fixed noise: candidates differ in nothing but their schedules.
 
     Picture i gets seed `first_seed + i`. `full` is the full-precision sampler, for paired passes and, if `compare` is
     set, for the reference term of every picture.
     """
 
     def __init__(
-        self, sampler: Sampler, judge: Judge, prompts: Sequence[str], first_seed: int, steps: int,
+        self, sampler: Sampler, judge: Judge, prompts: Sequence[str], first_seed: int, stock: LearnedSchedule,
         full: Sampler | None = None, compare: bool = False,
     ) -> None:  # fmt: skip
-        self.sampler, self.judge, self.steps, self.full = RememberingSampler(sampler), judge, steps, full
+        self.sampler, self.judge, self.stock, self.full = RememberingSampler(sampler), judge, stock, full
         self.compare = compare
         self.targets: dict[tuple[int, ...], np.ndarray] = {}
         self.batches = []
@@ -75,17 +76,17 @@ class Objective:
             seeds = tuple(range(first_seed + start, first_seed + start + len(some)))
             self.batches.append(Batch(some, seeds, sampler.condition(some)))
 
-    def trajectory(self, batch: Batch, coefficients: Coefficients, sampler: Sampler | None = None) -> Iterator[Step]:
+    def trajectory(self, batch: Batch, candidate: LearnedSchedule, sampler: Sampler | None = None) -> Iterator[Step]:
         """The sampler's own steps for one batch."""
         sampler = sampler or self.sampler
-        schedule, streams = sampler.schedule(self.steps, coefficients), sampler.streams(batch.seeds, len(batch.seeds))
-        return sampler.trajectory(batch.conditioning, schedule, streams)
+        streams = sampler.streams(batch.seeds, len(batch.seeds))
+        return sampler.trajectory(batch.conditioning, candidate.folded(), streams)
 
     def full_precision(self, batch: Batch) -> Iterator[Step]:
-        """The steps of the full-precision model at c = 1, from the same noise."""
+        """The steps of the full-precision model by the stock schedule, from the same noise."""
         assert self.full is not None
         own = replace(batch, conditioning=self.full.condition(batch.prompts))
-        return self.trajectory(own, Coefficients.identity(self.steps), self.full)
+        return self.trajectory(own, self.stock, self.full)
 
     def target(self, batch: Batch) -> np.ndarray | None:
         """Full precision's last latents, drawn once; None where nothing is compared with them."""
@@ -96,9 +97,9 @@ class Objective:
             self.targets[batch.seeds] = last.x_next
         return self.targets[batch.seeds]
 
-    def scores(self, batch: Batch, coefficients: Coefficients) -> Scores:
+    def scores(self, batch: Batch, candidate: LearnedSchedule) -> Scores:
         """The raw terms of one batch, through the bundle's own decoder."""
-        *_, last = self.trajectory(batch, coefficients)
+        *_, last = self.trajectory(batch, candidate)
         images = self.sampler.decode(last.x_next)
         return self.judge.scores(images, batch.prompts, last.x_next, self.target(batch))
 

@@ -11,8 +11,8 @@ MOMENTS = ("count", "x", "e", "q", "xx", "ee", "qq", "xe", "xq", "eq")
 
 def batch_statistics(objective: Objective, batch: Batch) -> np.ndarray:
     """float64 [MOMENTS, steps, channels]: sums over pictures and pixels of x, e (full precision), q (quantized) and
-    their products, along full precision's own trajectory at c = 1."""
-    schedule = objective.sampler.schedule(objective.steps)
+    their products, along full precision's own stock trajectory."""
+    schedule = objective.stock.folded()
     rows = []
     for step in objective.full_precision(batch):
         x_in = schedule.scale_model_input(step.x, step.i)

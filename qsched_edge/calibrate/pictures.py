@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from qsched_runtime import Coefficients
 
+from qsched_edge.bundle.learned import LearnedSchedule
 from qsched_edge.calibrate.engines import Engine
 from qsched_edge.calibrate.jobs import Draws, Job
 from qsched_edge.jaq.loss import Loss, Scores
@@ -24,7 +24,7 @@ class Pictures:
     journal: Journal
     draws: Draws
 
-    def scores(self, candidates: Sequence[Coefficients]) -> Iterator[tuple[Scores, float]]:
+    def scores(self, candidates: Sequence[LearnedSchedule]) -> Iterator[tuple[Scores, float]]:
         """Raw terms of all pictures of each candidate, in order, with the seconds they took when computed."""
         batches = range(len(self.draws.sizes))
         results = self.results([Job("scores", self.draws, b, c) for c in candidates for b in batches])
@@ -33,7 +33,7 @@ class Pictures:
             yield joined(parts), sum(p["seconds"] for p in parts)
 
     def gradient(
-        self, candidate: Coefficients, batches: Sequence[int], loss: Loss, jacobian: str
+        self, candidate: LearnedSchedule, batches: Sequence[int], loss: Loss, jacobian: str
     ) -> tuple[float, np.ndarray, float]:
         """(mean loss, its gradient float64 [3, steps, channels], seconds) over some batches."""
         jobs = [Job("gradient", self.draws, b, candidate, loss, jacobian) for b in batches]
@@ -44,9 +44,9 @@ class Pictures:
         count = sum(self.draws.sizes[b] for b in batches)
         return total / count, gradient / count, seconds
 
-    def moments(self, batch: int, identity: Coefficients) -> tuple[np.ndarray, float]:
+    def moments(self, batch: int, stock: LearnedSchedule) -> tuple[np.ndarray, float]:
         """(paired moments float64 [MOMENTS, steps, channels], seconds) of one batch."""
-        (result,) = self.results([Job("pairs", self.draws, batch, identity)])
+        (result,) = self.results([Job("pairs", self.draws, batch, stock)])
         return np.array(result["moments"]), result["seconds"]
 
     def results(self, jobs: Sequence[Job]) -> Iterator[dict[str, Any]]:
@@ -62,13 +62,9 @@ class Pictures:
         """What the result depends on: the batch's own prompts and noise, so that sets which overlap share it."""
         batch = self.draws.batch(job.batch)
         loss = job.loss.json() if job.loss else None
-        return [job.kind, [batch.prompts, batch.first_seed], key_of(job.coefficients), loss, job.jacobian]
+        return [job.kind, [batch.prompts, batch.first_seed], job.schedule.json(), loss, job.jacobian]
 
 
 def joined(parts: Sequence[dict[str, Any]]) -> Scores:
     """The batches' terms, one after the other."""
     return Scores({n: np.concatenate([p["terms"][n] for p in parts]) for n in parts[0]["terms"]})
-
-
-def key_of(coefficients: Coefficients) -> list[Any]:
-    return [getattr(coefficients, name).tolist() for name in ("c_x", "c_eps", "bias")]

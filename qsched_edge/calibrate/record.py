@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from qsched_edge.bundle.write import coefficients_json
+from qsched_edge.bundle.learned import coefficients_json
 from qsched_edge.calibrate.search import Proposal
 from qsched_edge.calibrate.searches.space import BIAS, HIGH, LOW
 from qsched_edge.calibrate.verdicts import Verdict
@@ -40,7 +40,7 @@ def candidate_json(verdict: Verdict) -> dict[str, Any]:
     p = verdict.proposal
     return {
         "search": p.search,
-        **coefficients_json(p.coefficients),
+        **coefficients_json(p.schedule.coefficients),
         "fit": p.fit,
         "choosing_gain": asdict(verdict.choosing) if verdict.choosing else None,
         "heldout_gain": asdict(verdict.deciding),

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 SEARCHES = {
+    "timesteps": "qsched_edge.calibrate.searches.timesteps:search",
+    "noise": "qsched_edge.calibrate.searches.noise:search",
     "grid": "qsched_edge.calibrate.searches.grid:search",
     "line": "qsched_edge.calibrate.searches.line:search",
     "free": "qsched_edge.calibrate.searches.free:search",

@@ -6,10 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from qsched_runtime import Coefficients
-
 from qsched_edge.bundle import write as bundles
 from qsched_edge.bundle.card import versions
+from qsched_edge.bundle.learned import coefficients_json
 from qsched_edge.bundle.opened import OpenedBundle, open_bundle
 from qsched_edge.calibrate.inputs import scorer_hash, uncalibrated_at
 from qsched_edge.calibrate.record import BOUNDS, Result, candidate_json
@@ -61,11 +60,8 @@ def calibrate_alone(
     finally:
         session.engine.close()
     chosen = choose(verdicts)
-    identity = Coefficients.identity(session.steps)
     record = make_record(session, verdicts, chosen, loss, before)
-    bundles.write_coefficients(
-        folder, session.steps, chosen.proposal.coefficients if ships(chosen) else identity, record
-    )
+    bundles.write_schedule(folder, chosen.proposal.schedule if ships(chosen) else session.stock, record)
     session.journal.remove()
     return Result(record)
 
@@ -84,16 +80,22 @@ def search_all(session: Session, loss: Loss, quiet: bool) -> list[Proposal]:
 
 def started(problem: Problem, first: Proposal) -> Problem:
     """The problem, to begin where another search ended and with all that it took paid: both have scored c = 1."""
-    problem.start, spending = first.coefficients, problem.spending
-    spending.passes, spending.pictures, spending.seconds = first.passes, first.pictures, first.seconds
+    problem.start, problem.paid = first.schedule, first
     return problem
 
 
 def judge_all(session: Session, proposals: Sequence[Proposal], loss: Loss) -> tuple[list[Verdict], Scores]:
     """One proposal is decided by all held-out prompts; several share them: half chooses, half decides."""
     if len(proposals) == 1:
-        return judge(proposals, None, session.pictures("heldout"), loss, session.settings.seed)
-    return judge(proposals, session.pictures("choosing"), session.pictures("deciding"), loss, session.settings.seed)
+        return judge(session.stock, proposals, None, session.pictures("heldout"), loss, session.settings.seed)
+    return judge(
+        session.stock,
+        proposals,
+        session.pictures("choosing"),
+        session.pictures("deciding"),
+        loss,
+        session.settings.seed,
+    )
 
 
 def make_record(
@@ -101,11 +103,11 @@ def make_record(
 ) -> dict[str, Any]:
     """Everything needed to see where the coefficients come from and to compute them again."""
     ok, settings, (fit_set, heldout_set) = ships(chosen), session.settings, session.prompts
-    coefficients = chosen.proposal.coefficients if ok else Coefficients.identity(session.steps)
+    schedule = chosen.proposal.schedule if ok else session.stock
     return {
         "shipped": chosen.proposal.search if ok else "identity",
         "chosen": chosen.proposal.search,
-        **bundles.coefficients_json(coefficients),
+        **coefficients_json(schedule.coefficients),
         "settings": {n: v for n, v in settings.json().items() if n not in PLACE_OPTIONS},
         "loss": {"name": settings.loss, "k": settings.k, **loss.json()},
         "metrics": {"text_image": session.setup.terms.text_image, "quality": session.setup.terms.quality},

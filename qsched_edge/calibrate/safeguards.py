@@ -22,7 +22,7 @@ COLLAPSED = 0.2  # of the deviation at c = 1
 def warnings_of(proposal: Proposal) -> list[str]:
     """About the search itself."""
     found = []
-    bounds = at_bounds(proposal.coefficients)
+    bounds = at_bounds(proposal.schedule.coefficients)
     if bounds:
         found.append(f"{proposal.search}: at its bound: {', '.join(bounds)}")
     if proposal.not_finite:

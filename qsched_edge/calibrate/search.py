@@ -8,21 +8,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from qsched_runtime import Coefficients
 from qsched_runtime.schedule import ScheduleTable
 
+from qsched_edge.bundle.learned import LearnedSchedule
 from qsched_edge.calibrate.adjoint import extra_passes
 from qsched_edge.calibrate.budget import Budget, BudgetSpent
 from qsched_edge.calibrate.memo import Ledger
 from qsched_edge.calibrate.pairs import MOMENTS
-from qsched_edge.calibrate.pictures import Pictures, key_of
+from qsched_edge.calibrate.pictures import Pictures
 from qsched_edge.calibrate.registries import SEARCHES
 from qsched_edge.calibrate.settings import Tuning
 from qsched_edge.jaq.loss import Loss
 from qsched_edge.lookup import lookup
+from qsched_edge.work.staging import digest
 
 
 @dataclass(frozen=True)
@@ -31,19 +33,19 @@ class Point:
 
     passes: int
     fit: float
-    coefficients: Coefficients
+    schedule: LearnedSchedule
 
 
 @dataclass(frozen=True)
 class Proposal:
-    """A search's best coefficients with their mean loss on the fitting prompts, and what finding them took.
+    """A search's best schedule with their mean loss on the fitting prompts, and what finding them took.
 
     `passes` are the network's evaluations for one picture and step; an output from memory is none. `pictures` were
     decoded and scored. `spent` says that the budget ended the search. `curve` starts at c = 1.
     """
 
     search: str
-    coefficients: Coefficients
+    schedule: LearnedSchedule
     fit: float
     passes: int
     pictures: int
@@ -74,43 +76,49 @@ class Spending:
             self.seconds + seconds,
         )
 
-    def enter(self, candidate: Coefficients, fit: float) -> None:
+    def enter(self, candidate: LearnedSchedule, fit: float) -> None:
         self.known[name_of(candidate)] = fit
         self.not_finite += not math.isfinite(fit)
         if not self.curve or fit > self.curve[-1].fit:
             self.curve.append(Point(self.passes, fit, candidate))
 
 
-def name_of(candidate: Coefficients) -> str:
-    return str(key_of(candidate))
+def name_of(candidate: LearnedSchedule) -> str:
+    return digest(candidate.json())
 
 
 @dataclass
 class Problem:
-    """Fitting pictures and a loss, the schedule they are drawn by, a budget, a random stream and where to start.
+    """Fitting pictures and a loss, the stock schedule, a budget, a random stream and where to start.
 
-    c = 1 is scored before the search begins. `books` says what has been spent.
+    `retimed` gives the stock scheduler's table at other timesteps. `paid` is the proposal that `start` comes from, and
+    what it took. `spending` says what has been spent.
     """
 
     pictures: Pictures
     loss: Loss
-    table: ScheduleTable
+    stock: LearnedSchedule
     latents: tuple[int, int, int]
     budget: Budget
     rng: np.random.Generator
-    start: Coefficients
+    start: LearnedSchedule
     prediction: str
+    retimed: Callable[[Sequence[float]], ScheduleTable]
     tuning: Tuning = field(default_factory=Tuning)
     advance: Callable[[int], None] = lambda n: None
+    paid: Proposal | None = None
     spending: Spending = field(init=False)
 
     def __post_init__(self) -> None:
         self.spending = Spending(Ledger(4 * math.prod(self.latents)))
-        self.score(Coefficients.identity(self.steps))
 
     @property
     def steps(self) -> int:
-        return len(self.table)
+        return len(self.stock)
+
+    def at(self, coefficients: Coefficients) -> LearnedSchedule:
+        """Where the search starts, with other coefficients."""
+        return replace(self.start, coefficients=coefficients)
 
     @property
     def channels(self) -> int:
@@ -120,11 +128,11 @@ class Problem:
     def batches(self) -> int:
         return len(self.pictures.draws.sizes)
 
-    def score(self, candidate: Coefficients) -> float:
+    def score(self, candidate: LearnedSchedule) -> float:
         """Mean loss over the fitting prompts, more is better; -inf if a picture's terms are not finite."""
         return self.scores([candidate])[0]
 
-    def scores(self, candidates: Sequence[Coefficients]) -> list[float]:
+    def scores(self, candidates: Sequence[LearnedSchedule]) -> list[float]:
         """Of several candidates, which an engine may spread over its workers. Raises BudgetSpent once the budget does
         not reach for the next one; those before it have been scored and count."""
         size = max(1, self.pictures.engine.workers)
@@ -133,9 +141,9 @@ class Problem:
             found += self._chunk(candidates[i : i + size])
         return found
 
-    def _chunk(self, candidates: Sequence[Coefficients]) -> list[float]:
+    def _chunk(self, candidates: Sequence[LearnedSchedule]) -> list[float]:
         new = {name_of(c): c for c in candidates if name_of(c) not in self.spending.known}
-        within: list[Coefficients] = []
+        within: list[LearnedSchedule] = []
         costs: list[int] = []
         for candidate in new.values():
             cost = self._cost(candidate, range(self.batches))
@@ -150,7 +158,7 @@ class Problem:
             raise BudgetSpent
         return [self.spending.known[name_of(c)] for c in candidates]
 
-    def gradient(self, candidate: Coefficients, batches: Sequence[int]) -> tuple[float, np.ndarray]:
+    def gradient(self, candidate: LearnedSchedule, batches: Sequence[int]) -> tuple[float, np.ndarray]:
         """(mean loss, its gradient float64 [3, steps, channels] in c_x, c_eps, bias) over some of the batches."""
         pictures = sum(self.pictures.draws.sizes[b] for b in batches)
         cost = self._cost(candidate, batches) + pictures * extra_passes(self.tuning.jacobian, self.steps)
@@ -165,17 +173,17 @@ class Problem:
         cost = 2 * self.pictures.draws.sizes[0] * self.steps
         if self._too_much(cost):
             raise BudgetSpent
-        moments, seconds = self.pictures.moments(0, Coefficients.identity(self.steps))
+        moments, seconds = self.pictures.moments(0, self.stock)
         assert len(moments) == len(MOMENTS)
         self._spend(cost, 0, seconds)
         return moments
 
-    def _cost(self, candidate: Coefficients, batches: Sequence[int]) -> int:
-        schedule = self.table.folded(candidate)
+    def _cost(self, candidate: LearnedSchedule, batches: Sequence[int]) -> int:
+        schedule = candidate.folded()
         return sum(self.spending.ledger.charge(b, self.pictures.draws.sizes[b], schedule) for b in batches)
 
     def _too_much(self, cost: int) -> bool:
-        """Never for the first candidate, which is c = 1."""
+        """Never for the first candidate, which is stock."""
         spent, most = self.spending, self.budget
         return bool(spent.curve) and (spent.passes + cost > most.passes or spent.seconds >= most.seconds)
 
@@ -185,17 +193,23 @@ class Problem:
 
 
 def propose(name: str, problem: Problem) -> Proposal:
-    """Run one search to its end or to the end of its budget."""
-    spent = False
+    """Score the stock schedule, then run one search to its end or to the end of its budget."""
+    spent, spending = False, problem.spending
+    problem.score(problem.stock)
+    if problem.paid:  # it has scored the stock schedule too
+        spending.passes, spending.pictures, spending.seconds = (
+            problem.paid.passes,
+            problem.paid.pictures,
+            problem.paid.seconds,
+        )
     try:
         lookup(SEARCHES[name])(problem)
     except BudgetSpent:
         spent = True
-    spending = problem.spending
     best = spending.curve[-1]
     return Proposal(
         name,
-        best.coefficients,
+        best.schedule,
         best.fit,
         spending.passes,
         spending.pictures,

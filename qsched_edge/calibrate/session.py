@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from qsched_runtime import Coefficients
+from qsched_runtime import ScheduleTable
 
 from qsched_edge.bundle import write as bundles
 from qsched_edge.bundle.card import versions
+from qsched_edge.bundle.learned import LearnedSchedule
 from qsched_edge.bundle.opened import OpenedBundle, open_bundle
 from qsched_edge.calibrate.budget import Budget
 from qsched_edge.calibrate.engines import Cluster, Engine
@@ -28,13 +28,16 @@ from qsched_edge.calibrate.pictures import Pictures
 from qsched_edge.calibrate.registries import ENGINES
 from qsched_edge.calibrate.search import Problem
 from qsched_edge.calibrate.settings import CalibrationSettings
-from qsched_edge.checkpoint.recipes import ModelSpec
+from qsched_edge.checkpoint.recipes import ModelSpec, read_json
+from qsched_edge.checkpoint.timesteps import probe_at
 from qsched_edge.jaq.loss import Loss, Scores, weights_of
 from qsched_edge.lookup import lookup
+from qsched_edge.pipelines import layout_of
 from qsched_edge.pipelines.parts import autoencoder_of
 from qsched_edge.prompts import PromptSet
 from qsched_edge.work.journal import Journal
 
+SCHEDULER = "scheduler/scheduler_config.json"  # of a bundle
 Advance = Callable[[int], None]
 SEARCH_OPTIONS = (
     "search",
@@ -66,8 +69,18 @@ class Session:
     identity: Scores  # raw terms of the fitting pictures at c = 1
 
     @property
+    def stock(self) -> LearnedSchedule:
+        return self.setup.stock
+
+    @property
     def steps(self) -> int:
-        return self.setup.steps
+        return len(self.stock)
+
+    def retimed(self, timesteps: Sequence[float]) -> ScheduleTable:
+        """The stock scheduler's table at other timesteps, as the network is shown them."""
+        sampling = layout_of(self.spec, self.bundle.provenance.choices).sampling
+        own = [t / sampling.timestep_scale for t in timesteps]
+        return probe_at(read_json(self.setup.bundle / SCHEDULER), own, sampling)
 
     def pictures(self, name: str) -> Pictures:
         """Of "fit", "heldout", or that one's halves "choosing" and "deciding"."""
@@ -80,10 +93,9 @@ class Session:
         """A fresh search's, from c = 1 on the fitting prompts, or on the first `count` of them."""
         draws = replace(self.sets["fit"], prompts=self.sets["fit"].prompts[:count])
         return Problem(
-            Pictures(self.engine, self.journal, draws), loss,
-            self.bundle.manifest.schedules[self.steps], self.bundle.manifest.latents.shape(),
-            Budget.parse(self.settings.budget), np.random.default_rng(self.settings.seed),
-            Coefficients.identity(self.steps), prediction_of(self.setup.bundle), self.settings.tuning, advance,
+            Pictures(self.engine, self.journal, draws), loss, self.stock, self.bundle.manifest.latents.shape(),
+            Budget.parse(self.settings.budget), np.random.default_rng(self.settings.seed), self.stock,
+            prediction_of(self.setup.bundle), self.retimed, self.settings.tuning, advance,
         )  # fmt: skip
 
 
@@ -105,7 +117,7 @@ def open_session(
     engine: Engine = lookup(ENGINES[settings.engine])(setup, Cluster(settings.ray_address, settings.workers))
     nothing = Scores({})
     session = Session(settings, bundle, spec, setup, draws, sets, engine, Journal(journal, stamp), nothing)
-    ((identity, _),) = session.pictures("fit").scores([Coefficients.identity(setup.steps)])
+    ((identity, _),) = session.pictures("fit").scores([setup.stock])
     return replace(session, identity=identity)
 
 
@@ -114,7 +126,7 @@ def setup_of(bundle: OpenedBundle, spec: ModelSpec, settings: CalibrationSetting
     if settings.reference:
         check_reference(open_bundle(settings.reference), bundle)
     return Setup(
-        bundle.folder.resolve(), steps, terms_of(spec.recipe, settings),
+        bundle.folder.resolve(), bundle.stock(steps), terms_of(spec.recipe, settings),
         autoencoder_of(spec, bundle.provenance.choices)[0],
         settings.reference and settings.reference.resolve(), compare or settings.compares,
         settings.place,
@@ -123,5 +135,5 @@ def setup_of(bundle: OpenedBundle, spec: ModelSpec, settings: CalibrationSetting
 
 def prediction_of(folder: Path) -> str:
     """What the bundle's network predicts: "flow", "epsilon" or another of diffusers' prediction types."""
-    config = json.loads((folder / "scheduler/scheduler_config.json").read_text("utf-8"))
+    config = read_json(folder / SCHEDULER)
     return "flow" if "FlowMatch" in config["_class_name"] else config.get("prediction_type", "epsilon")

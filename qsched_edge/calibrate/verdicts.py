@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from qsched_runtime import Coefficients
 
+from qsched_edge.bundle.learned import LearnedSchedule
 from qsched_edge.calibrate.pictures import Pictures
 from qsched_edge.calibrate.search import Proposal
 from qsched_edge.errors import MetricError
@@ -57,15 +57,16 @@ def ships(chosen: Verdict) -> bool:
 
 
 def judge(
-    proposals: Sequence[Proposal], choosing: Pictures | None, deciding: Pictures, loss: Loss, seed: int
-) -> tuple[list[Verdict], Scores]:
-    """Each proposal against identity, same prompts and noise, paired; and identity's scores on the deciding prompts."""
+    stock: LearnedSchedule, proposals: Sequence[Proposal], choosing: Pictures | None, deciding: Pictures, loss: Loss,
+    seed: int,
+) -> tuple[list[Verdict], Scores]:  # fmt: skip
+    """Each proposal against the stock schedule, same prompts and noise, paired; and the stock's scores on the deciding prompts."""
     first: list[Interval | None] = [None] * len(proposals)
     first_nearer = first
     if choosing is not None:
-        found, after, plain = gains(proposals, choosing, loss, seed)
+        found, after, plain = gains(stock, proposals, choosing, loss, seed)
         first, first_nearer = list(found), [nearer(scores, plain, seed) for scores in after]
-    second, scores, before = gains(proposals, deciding, loss, seed)
+    second, scores, before = gains(stock, proposals, deciding, loss, seed)
     both = zip(first_nearer, (nearer(s, before, seed) for s in scores), strict=True)
     verdicts = [Verdict(*row) for row in zip(proposals, first, second, scores, both, strict=True)]
     return verdicts, before
@@ -79,10 +80,9 @@ def nearer(after: Scores, before: Scores, seed: int) -> Interval | None:
 
 
 def gains(
-    proposals: Sequence[Proposal], pictures: Pictures, loss: Loss, seed: int
+    stock: LearnedSchedule, proposals: Sequence[Proposal], pictures: Pictures, loss: Loss, seed: int
 ) -> tuple[list[Interval], list[Scores], Scores]:
-    identity = Coefficients.identity(len(proposals[0].coefficients.c_x))
-    before, *after = [s for s, _ in pictures.scores([identity, *(p.coefficients for p in proposals)])]
+    before, *after = [s for s, _ in pictures.scores([stock, *(p.schedule for p in proposals)])]
     if not before.finite:
         raise MetricError("a JAQ term at c = 1 is not finite: the pictures or the scorer are broken")
     worst = np.full(before.count, BROKEN)

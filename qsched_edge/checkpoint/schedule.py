@@ -118,12 +118,23 @@ def tabulated(scheduler: Any, steps: int, sampling: Sampling) -> ScheduleTable:
         raise ScheduleError(f"{type(scheduler).__name__} shifts with the image size: turn off use_dynamic_shifting")
     if steps > scheduler.config.num_train_timesteps:
         raise ScheduleError(f"{steps} steps are more than the {scheduler.config.num_train_timesteps} of the training")
+    set_steps(scheduler, steps, sampling)
+    return measured(scheduler, sampling)
+
+
+def set_steps(scheduler: Any, steps: int, sampling: Sampling) -> None:
     if sampling.sigmas is None:
         scheduler.set_timesteps(steps)
     else:
         scheduler.set_timesteps(sigmas=sampling.sigmas(steps))
+
+
+def measured(
+    scheduler: Any, sampling: Sampling, at: Callable[[Any, torch.Tensor], Any] = lambda scheduler, t: scheduler
+) -> ScheduleTable:
+    """The table of the timesteps that `scheduler` is set to; `at(scheduler, t)` takes the step from timestep t."""
     starts = [start_of(scheduler, t) for t in scheduler.timesteps]
-    rows = [probe_step(scheduler, t, sampling.eta) for t in scheduler.timesteps]
+    rows = [probe_step(at(scheduler, t), t, sampling.eta) for t in scheduler.timesteps]
     c_in, a, b, c = np.array(rows, np.float64).T
     start_x0, start_noise = np.array(starts, np.float64).T
     timesteps = scheduler.timesteps.double().numpy() * sampling.timestep_scale
@@ -200,3 +211,8 @@ def fingerprint(table: ScheduleTable) -> str:
 def table_to_json(table: ScheduleTable) -> dict[str, Any]:
     columns = {name: getattr(table, name).tolist() for name in COLUMNS}
     return {"init_noise_sigma": table.init_noise_sigma, **columns}
+
+
+def table_of(stored: Mapping[str, Any]) -> ScheduleTable:
+    """The inverse; what else is stored is left aside."""
+    return ScheduleTable(**{name: stored[name] for name in (*COLUMNS, "init_noise_sigma")})

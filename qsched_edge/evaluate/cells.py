@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from qsched_runtime import Coefficients, Sampler
+from qsched_runtime import Sampler
 from qsched_runtime.image import to_uint8
 
 from qsched_edge import noise
+from qsched_edge.bundle.learned import LearnedSchedule
 from qsched_edge.errors import MetricError
 from qsched_edge.evaluate.classifier import Classifier
 from qsched_edge.jaq.judge import Judge
@@ -43,18 +44,17 @@ class Cell:
 
 
 def last_latents(
-    sampler: Sampler, prompts: Sequence[str], seeds: Sequence[int], coefficients: Coefficients
+    sampler: Sampler, prompts: Sequence[str], seeds: Sequence[int], schedule: LearnedSchedule
 ) -> np.ndarray:
     """float32 [B, C, h, w]: what the sampler ends with, not yet decoded."""
-    schedule = sampler.schedule(len(coefficients.c_x), coefficients)
     streams = sampler.streams(seeds, len(prompts))
-    *_, last = sampler.trajectory(sampler.condition(prompts), schedule, streams)
+    *_, last = sampler.trajectory(sampler.condition(prompts), schedule.folded(), streams)
     return last.x_next
 
 
 def measure(
     sampler: Sampler,
-    coefficients: Coefficients,
+    schedule: LearnedSchedule,
     judges: tuple[Judge, Classifier],
     prompts: Sequence[str],
     seeds: int,
@@ -69,7 +69,7 @@ def measure(
         some = jobs[start : start + CELL_BATCH]
         texts = [prompts[p] for p, _ in some]
         streams = [noise.reporting(s, p) for p, s in some]
-        latents = last_latents(sampler, texts, streams, coefficients)
+        latents = last_latents(sampler, texts, streams, schedule)
         images = sampler.decode(latents)
         scores, (ranking, features) = judge.scores(images, texts, latents), classifier(images)
         if not scores.finite:

@@ -10,10 +10,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from qsched_runtime import Coefficients, Sampler
+from qsched_runtime import Sampler
 
 from qsched_edge.bundle import write as bundles
 from qsched_edge.bundle.card import versions
+from qsched_edge.bundle.learned import LearnedSchedule, coefficients_json
 from qsched_edge.bundle.opened import OpenedBundle, open_bundle
 from qsched_edge.calibrate.device import open_sampler
 from qsched_edge.calibrate.inputs import (
@@ -67,7 +68,7 @@ def evaluate(
         name: open_sampler(path, settings.place)
         for name, path in (("full precision", full_folder), ("quantized", folder))
     }
-    coefficients = {"c = 1": Coefficients.identity(steps), "calibrated": bundle.manifest.coefficients[steps]}
+    schedules = {"c = 1": bundle.stock(steps), "calibrated": bundle.learned(steps)}
     arguments = {
         "settings": asdict(settings), "prompts": prompt_set.sha256, "manifest": bundle.identity,
         "reference": uncalibrated_at(full_folder), "judges": judges_identity(spec), "versions": versions(),
@@ -75,7 +76,7 @@ def evaluate(
     with Staging(output, arguments, force) as staging:
         with progress.bar("evaluate", 4 * settings.prompts * settings.seeds, "images", quiet) as advance:
             draw = partial(write_cell, judges=judges, prompts=chosen, seeds=settings.seeds, advance=advance)
-            cells = cells_of(samplers, coefficients, draw, staging)
+            cells = cells_of(samplers, schedules, draw, staging)
         report = {
             "prompts": {"file": prompt_set.path.name, "sha256": prompt_set.sha256, "count": len(chosen)},
             "seeds": settings.seeds,
@@ -98,29 +99,29 @@ def described(bundle: OpenedBundle, steps: int) -> dict[str, Any]:
     return {
         "bundle": bundle.manifest.name,
         "steps": steps,
-        "coefficients": bundles.coefficients_json(bundle.manifest.coefficients[steps]),
+        "coefficients": coefficients_json(bundle.manifest.coefficients[steps]),
         "calibration": bundle.calibrations.get(steps, {}),
     }
 
 
 def cells_of(
     samplers: Mapping[str, Sampler],
-    coefficients: Mapping[str, Coefficients],
-    draw: Callable[[Sampler, Coefficients, Path], None],
+    schedules: Mapping[str, LearnedSchedule],
+    draw: Callable[[Sampler, LearnedSchedule, Path], None],
     staging: Staging,
 ) -> dict[str, Cell]:
     """The four cells, each a finished part of the staging folder."""
     found = {}
     for i, name in enumerate(CELLS):
         precision, kind = name.split(", ")
-        write = partial(draw, samplers[precision], coefficients[kind])
+        write = partial(draw, samplers[precision], schedules[kind])
         found[name] = Cell.load(staging.part(f"cell-{i}", write) / CELL)
     return found
 
 
 def write_cell(
     sampler: Sampler,
-    coefficients: Coefficients,
+    schedule: LearnedSchedule,
     folder: Path,
     *,
     judges: tuple[Judge, Classifier],
@@ -128,7 +129,7 @@ def write_cell(
     seeds: int,
     advance: Callable[[int], None],
 ) -> None:
-    measure(sampler, coefficients, judges, prompts, seeds, SHOWN, advance).save(folder / CELL)
+    measure(sampler, schedule, judges, prompts, seeds, SHOWN, advance).save(folder / CELL)
 
 
 def classifier_of(spec: ModelSpec) -> Classifier:

@@ -29,7 +29,7 @@ def ascend(
     total = problem.tuning.iterations
     order = [b for _ in range(total // problem.batches + 1) for b in problem.rng.permutation(problem.batches)]
     for i in range(1, total + 1):
-        _, raw = problem.gradient(coefficients_of(theta), [int(order[i - 1])])
+        _, raw = problem.gradient(problem.at(coefficients_of(theta)), [int(order[i - 1])])
         gradient = gradient_of(raw)
         first = MOMENTUM * first + (1 - MOMENTUM) * gradient
         second = SCALE * second + (1 - SCALE) * gradient**2
@@ -37,5 +37,5 @@ def ascend(
         theta = np.clip(theta + RATE * (1 - (i - 1) / total) * step, *box)
         since.append(theta)
         if i % problem.batches == 0 or i == total:
-            problem.score(coefficients_of(np.mean(since, axis=0)))
+            problem.score(problem.at(coefficients_of(np.mean(since, axis=0))))
             since = []

@@ -18,8 +18,8 @@ def search(problem: Problem) -> None:
         "bounds": [LOW, HIGH], "verbose": -9, "maxiter": GENERATIONS, "seed": np.nan,
         "randn": lambda *shape: problem.rng.standard_normal(shape),
     }  # fmt: skip
-    strategy = CMAEvolutionStrategy(vector_of(problem.start), SIGMA, options)
+    strategy = CMAEvolutionStrategy(vector_of(problem.start.coefficients), SIGMA, options)
     while not strategy.stop():
         vectors = strategy.ask()
-        scores = problem.scores([from_vector(v) for v in vectors])
+        scores = problem.scores([problem.at(from_vector(v)) for v in vectors])
         strategy.tell(vectors, [-s if np.isfinite(s) else 1e6 for s in scores])

@@ -15,7 +15,8 @@ BIAS_UNIT = 0.5  # a bias of 0.5 moves latents about as much as a coefficient th
 def search(problem: Problem) -> None:
     """Adam from `start` on (c_x, c_eps, bias / BIAS_UNIT), so that one rate suits all."""
     width = (problem.steps, problem.channels)
-    columns = (problem.start.c_x, problem.start.c_eps, np.asarray(problem.start.bias) / BIAS_UNIT)
+    known = problem.start.coefficients
+    columns = (known.c_x, known.c_eps, np.asarray(known.bias) / BIAS_UNIT)
     start = np.stack([np.broadcast_to(as_rows(c), width) for c in columns])
     low, high = (np.full_like(start, v) for v in (LOW, HIGH))
     low[2], high[2] = -BIAS / BIAS_UNIT, BIAS / BIAS_UNIT

@@ -164,7 +164,7 @@ STYLES: dict[str, Callable[[Paired], Coefficients | None]] = {
 
 def search(problem: Problem) -> None:
     """Score one candidate of each style, within the box; the notes say each style's fit (None: broken pictures)."""
-    paired = Paired.of(problem.moments(), problem.table, Prediction.of(problem.prediction, problem.table))
+    paired = Paired.of(problem.moments(), problem.stock.table, Prediction.of(problem.prediction, problem.stock.table))
     found = {name: style(paired) for name, style in STYLES.items()}
-    fits = {n: problem.score(clipped(c)) for n, c in found.items() if c}
+    fits = {n: problem.score(problem.at(clipped(c))) for n, c in found.items() if c}
     problem.spending.notes["styles"] = {n: f if np.isfinite(f) else None for n, f in fits.items()}

@@ -17,8 +17,8 @@ SWEEPS = ((0.04, 0.01, 10), (0.02, 0.004, 8))  # radius, precision, questions fo
 
 def search(problem: Problem) -> None:
     """Two sweeps from `start`, the second finer; a third gained next to nothing."""
-    best = vector_of(problem.start)
-    problem.score(from_vector(best))
+    best = vector_of(problem.start.coefficients)
+    problem.score(problem.at(from_vector(best)))
     for radius, precision, questions in SWEEPS:
         for i in reversed(range(problem.steps)):
             pair = np.array([i, problem.steps + i])
@@ -26,7 +26,7 @@ def search(problem: Problem) -> None:
             def score(values: np.ndarray, pair: np.ndarray = pair, rest: np.ndarray = best) -> float:
                 vector = rest.copy()
                 vector[pair] = values
-                return problem.score(from_vector(vector))
+                return problem.score(problem.at(from_vector(vector)))
 
             best = best.copy()
             best[pair] = maximise(score, best[pair], radius, precision, questions)

@@ -12,7 +12,7 @@ from qsched_edge.calibrate.searches.space import HIGH, LOW, from_vector, vector_
 
 def search(problem: Problem) -> None:
     """Adam from `start`; channels move together."""
-    start = vector_of(problem.start)
+    start = vector_of(problem.start.coefficients)
     box = np.full_like(start, LOW), np.full_like(start, HIGH)
     moves = np.array(problem.tuning.moves)[:, None]
     if problem.tuning.check:

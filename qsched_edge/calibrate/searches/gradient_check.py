@@ -7,8 +7,8 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from qsched_runtime import Coefficients
 
+from qsched_edge.bundle.learned import LearnedSchedule
 from qsched_edge.calibrate.memo import Ledger
 from qsched_edge.calibrate.search import Problem
 from qsched_edge.calibrate.searches.space import from_vector
@@ -17,13 +17,17 @@ DIFFERENCE = 0.01  # of a coefficient, either way
 
 
 def gradient_quality(problem: Problem) -> dict[str, Any]:
-    """Cosines of the gradient in (c_x, c_eps) with central differences at c = 1 on the first batch, for each step's
-    pair and for the whole vector. The passes of the check are counted here and charged to no search."""
-    identity, steps = Coefficients.identity(problem.steps), problem.steps
+    """Cosines of the gradient in (c_x, c_eps) with central differences at the stock schedule on the first batch, for
+    each step's pair and for the whole vector. The passes of the check are counted here and charged to no search."""
+    stock, steps = problem.stock, problem.steps
     first = replace(problem.pictures, draws=problem.pictures.draws.batch(0))
-    _, raw, _ = first.gradient(identity, [0], problem.loss, problem.tuning.jacobian)
+    _, raw, _ = first.gradient(stock, [0], problem.loss, problem.tuning.jacobian)
     found = raw[:2].sum(axis=2)
-    moved = [from_vector(1 + sign * DIFFERENCE * row) for row in np.eye(2 * steps) for sign in (1, -1)]
+    moved = [
+        replace(stock, coefficients=from_vector(1 + sign * DIFFERENCE * row))
+        for row in np.eye(2 * steps)
+        for sign in (1, -1)
+    ]
     losses = [problem.loss.of(scores).mean() for scores, _ in first.scores(moved)]
     true = np.subtract(losses[::2], losses[1::2]).reshape(2, steps) / (2 * DIFFERENCE)
     return {
@@ -31,13 +35,13 @@ def gradient_quality(problem: Problem) -> dict[str, Any]:
         "cosine": cosine(found.ravel(), true.ravel()),
         "cosine_per_step": [cosine(found[:, i], true[:, i]) for i in range(steps)],
         "length_ratio_per_step": [ratio(found[:, i], true[:, i]) for i in range(steps)],
-        "check_passes": passes_of([identity, *moved], problem),
+        "check_passes": passes_of([stock, *moved], problem),
     }
 
 
-def passes_of(candidates: list[Coefficients], problem: Problem) -> int:
+def passes_of(candidates: list[LearnedSchedule], problem: Problem) -> int:
     ledger = Ledger(problem.spending.ledger.bytes_each)
-    return sum(ledger.charge(0, problem.pictures.draws.sizes[0], problem.table.folded(c)) for c in candidates)
+    return sum(ledger.charge(0, problem.pictures.draws.sizes[0], c.folded()) for c in candidates)
 
 
 def cosine(a: np.ndarray, b: np.ndarray) -> float | None:

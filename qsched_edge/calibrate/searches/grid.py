@@ -14,4 +14,5 @@ from qsched_edge.calibrate.searches.space import HIGH, LOW, line
 def search(problem: Problem) -> None:
     """Score every point of the `points` x `points` grid (identity is one of them when `points` is odd)."""
     axis, steps = np.linspace(LOW, HIGH, problem.tuning.points), problem.steps
-    problem.scores([Coefficients(line(s, 1.0, steps), line(m, 1.0, steps)) for s, m in product(axis, axis)])
+    lines = [Coefficients(line(s, 1.0, steps), line(m, 1.0, steps)) for s, m in product(axis, axis)]
+    problem.scores([problem.at(c) for c in lines])

@@ -18,4 +18,4 @@ def search(problem: Problem) -> None:
     def candidate(ends: np.ndarray) -> Coefficients:
         return Coefficients(line(ends[0], ends[1], problem.steps), line(ends[2], ends[3], problem.steps))
 
-    maximise(lambda ends: problem.score(candidate(ends)), np.ones(4), RADIUS, PRECISION, QUESTIONS)
+    maximise(lambda ends: problem.score(problem.at(candidate(ends))), np.ones(4), RADIUS, PRECISION, QUESTIONS)
