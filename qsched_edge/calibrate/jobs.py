@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -14,11 +14,13 @@ from qsched_edge.bundle.learned import LearnedSchedule
 from qsched_edge.calibrate.adjoint import batch_gradient
 from qsched_edge.calibrate.decoder import Decoder
 from qsched_edge.calibrate.device import open_sampler
+from qsched_edge.calibrate.looks import GateJudges, looks_json
 from qsched_edge.calibrate.objective import BATCH, Objective
 from qsched_edge.calibrate.pairs import batch_statistics
 from qsched_edge.calibrate.place import Place
 from qsched_edge.jaq.judge import Judge
 from qsched_edge.jaq.loss import Loss
+from qsched_edge.jaq.panel import Panel
 from qsched_edge.jaq.settings import TermSettings
 
 
@@ -43,7 +45,7 @@ class Draws:
 @dataclass(frozen=True)
 class Setup:
     """All that a worker needs to build its objectives; `full` is the 32-bit bundle, for paired passes and, if `compare`
-    is set, for the reference term."""
+    is set, for the reference term; `gate` names the judges that decide what ships."""
 
     bundle: Path
     stock: LearnedSchedule
@@ -51,12 +53,13 @@ class Setup:
     vae: Path
     full: Path | None = None
     compare: bool = False
+    gate: GateJudges | None = None
     place: Place = field(default_factory=Place)
 
 
 @dataclass(frozen=True)
 class Job:
-    """`kind` "scores", "gradient" or "pairs", of the batch `batch` of `draws`."""
+    """`kind` "scores", "looks", "gradient" or "pairs", of the batch `batch` of `draws`."""
 
     kind: str
     draws: Draws
@@ -86,6 +89,11 @@ class Worker:
         return Judge(self.setup.terms, self.setup.place.device)
 
     @cached_property
+    def panel(self) -> Panel:
+        assert self.setup.gate is not None
+        return self.setup.gate.panel(self.setup.place.device)
+
+    @cached_property
     def decoder(self) -> Decoder:
         return Decoder(self.setup.vae, self.sampler.manifest.latents, self.setup.place.device)
 
@@ -109,6 +117,16 @@ class Worker:
     def scores(self, objective: Objective, job: Job) -> dict[str, Any]:
         found = objective.scores(objective.batches[job.batch], job.schedule)
         return {"terms": {name: values.tolist() for name, values in found.values.items()}}
+
+    def looks(self, objective: Objective, job: Job) -> dict[str, Any]:
+        """What the gate's judges say of the candidate's pictures and, where there are any, of full precision's."""
+        batch = objective.batches[job.batch]
+        beside = objective.drawn_in_full(batch) if self.full else None
+        drawn = replace(objective.drawn(batch, job.schedule), beside=beside)
+        return {
+            "looks": looks_json(self.panel.look(drawn)),
+            "beside": looks_json(self.panel.look(replace(beside, beside=beside))) if beside else None,
+        }
 
     def gradient(self, objective: Objective, job: Job) -> dict[str, Any]:
         assert job.loss is not None

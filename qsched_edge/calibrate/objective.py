@@ -14,6 +14,7 @@ from qsched_runtime.sampler import Conditioning
 from qsched_edge.bundle.learned import LearnedSchedule
 from qsched_edge.calibrate.memo import LIMIT, Memo
 from qsched_edge.jaq.judge import Judge
+from qsched_edge.jaq.judges import Drawn
 from qsched_edge.jaq.loss import Scores
 from qsched_edge.jaq.terms import Seen
 
@@ -56,6 +57,11 @@ class RememberingSampler(Sampler):
         return super().network_output(x, timestep, conditioning)
 
 
+def unit(images: np.ndarray) -> np.ndarray:
+    """-1..1 -> 0..1, clipped."""
+    return np.clip(images / 2 + 0.5, 0, 1)
+
+
 class Objective:
     """Pictures for fixed prompts and fixed noise: candidates differ in nothing but their schedules.
 
@@ -89,13 +95,26 @@ class Objective:
         return self.trajectory(own, self.stock, self.full)
 
     def target(self, batch: Batch) -> np.ndarray | None:
-        """Full precision's last latents, drawn once; None where nothing is compared with them."""
-        if not self.compare:
-            return None
+        """Full precision's last latents; None where nothing is compared with them."""
+        return self.full_latents(batch) if self.compare else None
+
+    def full_latents(self, batch: Batch) -> np.ndarray:
+        """Full precision's last latents by the stock schedule, drawn once."""
         if batch.seeds not in self.targets:
             *_, last = self.full_precision(batch)
             self.targets[batch.seeds] = last.x_next
         return self.targets[batch.seeds]
+
+    def drawn(self, batch: Batch, candidate: LearnedSchedule) -> Drawn:
+        """The candidate's pictures, as judges look at them."""
+        *_, last = self.trajectory(batch, candidate)
+        return Drawn(unit(self.sampler.decode(last.x_next)), batch.prompts, last.x_next)
+
+    def drawn_in_full(self, batch: Batch) -> Drawn:
+        """Full precision's by the stock schedule."""
+        assert self.full is not None
+        latents = self.full_latents(batch)
+        return Drawn(unit(self.full.decode(latents)), batch.prompts, latents)
 
     def scores(self, batch: Batch, candidate: LearnedSchedule) -> Scores:
         """The raw terms of one batch, through the bundle's own decoder."""

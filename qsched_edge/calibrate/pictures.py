@@ -11,7 +11,10 @@ import numpy as np
 from qsched_edge.bundle.learned import LearnedSchedule
 from qsched_edge.calibrate.engines import Engine
 from qsched_edge.calibrate.jobs import Draws, Job
+from qsched_edge.calibrate.looks import looks_of
+from qsched_edge.jaq.judges import Look
 from qsched_edge.jaq.loss import Loss, Scores
+from qsched_edge.jaq.panel import together
 from qsched_edge.work.journal import Journal
 from qsched_edge.work.staging import digest
 
@@ -43,6 +46,12 @@ class Pictures:
             gradient = gradient + np.array(result["gradient"])
         count = sum(self.draws.sizes[b] for b in batches)
         return total / count, gradient / count, seconds
+
+    def looks(self, candidate: LearnedSchedule) -> tuple[dict[str, Look], dict[str, Look] | None]:
+        """What the gate's judges say of the candidate's pictures, and of full precision's if they are drawn."""
+        found = list(self.results([Job("looks", self.draws, b, candidate) for b in range(len(self.draws.sizes))]))
+        beside = [looks_of(r["beside"]) for r in found if r["beside"]]
+        return together([looks_of(r["looks"]) for r in found]), together(beside) if beside else None
 
     def moments(self, batch: int, stock: LearnedSchedule) -> tuple[np.ndarray, float]:
         """(paired moments float64 [MOMENTS, steps, channels], seconds) of one batch."""

@@ -1,8 +1,12 @@
-"""Held-out prompts decide: some choose among the proposals, the others say whether the chosen one ships."""
+"""Held-out prompts decide: some choose among the proposals, the others say whether the chosen one ships.
+
+The loss has been searched through and can be pleased by worse pictures. So what ships must gain on the loss and, by the
+judges of the gate, which share nothing with it, gain on one measure at least and lose on none.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,78 +17,97 @@ from qsched_edge.calibrate.search import Proposal
 from qsched_edge.errors import MetricError
 from qsched_edge.intervals import Interval, paired_difference
 from qsched_edge.jaq.loss import Loss, Scores
+from qsched_edge.jaq.panel import Panel, Resampled
 
 DECIDERS = 8  # prompts: the bootstrap interval of fewer is too narrow to ship anything by, that of one has no width
-REFERENCE = "reference"  # the term that says whether pictures come nearer to full precision's
 BROKEN = -1e6  # the loss of proposals whose held-out pictures are not finite: no other is as low
 
 
 @dataclass(frozen=True)
-class Verdict:
-    """A proposal's gain in loss over c = 1 with its 95 % interval: on the prompts that choose (None where there is one
-    proposal only, and nothing to choose), and on those that decide.
+class Gains:
+    """What a proposal gains over the stock schedule on one set of prompts, with 95 % intervals: in the loss and in every
+    measure of the gate, where above zero is better whichever way the measure goes."""
 
-    `nearer` are the gains in the reference term on the same two sets, None where no full precision was drawn: above
-    zero the pictures have come nearer to full precision's, below zero they have moved away.
-    """
-
-    proposal: Proposal
-    choosing: Interval | None
-    deciding: Interval
-    scores: Scores  # on the deciding prompts
-    nearer: tuple[Interval | None, Interval | None] = (None, None)
+    loss: Interval
+    gate: Mapping[str, Interval]
 
     @property
-    def moves_away(self) -> bool:
-        return away(self.nearer[1])
+    def lost(self) -> tuple[str, ...]:
+        """The gate's measures whose whole interval lies below zero."""
+        return tuple(name for name, gain in self.gate.items() if gain.high < 0)
+
+    @property
+    def won(self) -> tuple[str, ...]:
+        """Those whose whole interval lies above."""
+        return tuple(name for name, gain in self.gate.items() if gain.low > 0)
+
+    @property
+    def passes(self) -> bool:
+        """Does the gate let it through?"""
+        return bool(self.won) and not self.lost
 
 
-def away(nearer: Interval | None) -> bool:
-    """Does the whole interval lie below zero?"""
-    return nearer is not None and nearer.high < 0
+@dataclass(frozen=True)
+class Verdict:
+    """A proposal, its gains on the prompts that choose (None where there is one proposal only, and nothing to choose)
+    and on those that decide, and its scores on the latter."""
+
+    proposal: Proposal
+    choosing: Gains | None
+    deciding: Gains
+    scores: Scores
 
 
-def choose(verdicts: Sequence[Verdict]) -> Verdict:
-    """The largest gain on the choosing prompts among those that do not move away from full precision there; among all
-    if every one does. The deciding prompts have no say in it, so their interval stays honest."""
-    return max(verdicts, key=lambda v: (not away(v.nearer[0]), v.choosing.estimate if v.choosing else 0.0))
+def choose(verdicts: Sequence[Verdict], accept: str = "gate") -> Verdict:
+    """The largest gain in the loss on the choosing prompts among those that the gate lets through there; among all if
+    it lets none, or is not asked. The deciding prompts have no say in it, so their intervals stay honest."""
+
+    def rank(verdict: Verdict) -> tuple[bool, float]:
+        gains = verdict.choosing
+        return (gains.passes or accept == "loss", gains.loss.estimate) if gains else (True, 0.0)
+
+    return max(verdicts, key=rank)
 
 
-def ships(chosen: Verdict) -> bool:
-    """Only if DECIDERS prompts or more decide, the gain's interval on them lies above zero and the pictures do not move
-    away from full precision's there; identity ships otherwise."""
-    return chosen.scores.count >= DECIDERS and chosen.deciding.low > 0 and not chosen.moves_away
+def ships(chosen: Verdict, accept: str = "gate") -> bool:
+    """Only if DECIDERS prompts or more decide, the gain in the loss lies above zero on them and the gate, unless
+    `accept` is "loss", lets it through; the stock schedule ships otherwise."""
+    gains = chosen.deciding
+    return chosen.scores.count >= DECIDERS and gains.loss.low > 0 and (accept == "loss" or gains.passes)
 
 
 def judge(
-    stock: LearnedSchedule, proposals: Sequence[Proposal], choosing: Pictures | None, deciding: Pictures, loss: Loss,
-    seed: int,
+    stock: LearnedSchedule, proposals: Sequence[Proposal], sets: tuple[Pictures | None, Pictures], loss: Loss,
+    panel: Panel, seed: int,
 ) -> tuple[list[Verdict], Scores]:  # fmt: skip
-    """Each proposal against the stock schedule, same prompts and noise, paired; and the stock's scores on the deciding prompts."""
-    first: list[Interval | None] = [None] * len(proposals)
-    first_nearer = first
+    """Each proposal against the stock schedule on the prompts that choose, if any do, and on those that decide: same
+    prompts and noise, paired. Also the stock schedule's scores on the latter."""
+    choosing, deciding = sets
+    first: Sequence[Gains | None] = [None] * len(proposals)
     if choosing is not None:
-        found, after, plain = gains(stock, proposals, choosing, loss, seed)
-        first, first_nearer = list(found), [nearer(scores, plain, seed) for scores in after]
-    second, scores, before = gains(stock, proposals, deciding, loss, seed)
-    both = zip(first_nearer, (nearer(s, before, seed) for s in scores), strict=True)
-    verdicts = [Verdict(*row) for row in zip(proposals, first, second, scores, both, strict=True)]
-    return verdicts, before
+        first, _, _ = gains_of(stock, proposals, choosing, loss, panel, seed)
+    second, scores, before = gains_of(stock, proposals, deciding, loss, panel, seed)
+    return [Verdict(*row) for row in zip(proposals, first, second, scores, strict=True)], before
 
 
-def nearer(after: Scores, before: Scores, seed: int) -> Interval | None:
-    """The paired gain in the reference term, None where it was not measured or is not finite."""
-    if REFERENCE not in after.values or REFERENCE not in before.values or not after.finite:
-        return None
-    return paired_difference(after[REFERENCE], before[REFERENCE], seed)
-
-
-def gains(
-    stock: LearnedSchedule, proposals: Sequence[Proposal], pictures: Pictures, loss: Loss, seed: int
-) -> tuple[list[Interval], list[Scores], Scores]:
+def gains_of(
+    stock: LearnedSchedule, proposals: Sequence[Proposal], pictures: Pictures, loss: Loss, panel: Panel, seed: int
+) -> tuple[list[Gains], list[Scores], Scores]:
     before, *after = [s for s, _ in pictures.scores([stock, *(p.schedule for p in proposals)])]
     if not before.finite:
         raise MetricError("a JAQ term at c = 1 is not finite: the pictures or the scorer are broken")
-    worst = np.full(before.count, BROKEN)
-    losses = [loss.of(s) if s.finite else worst for s in after]
-    return [paired_difference(a, loss.of(before), seed) for a in losses], after, before
+    plain = gate_measures(stock, pictures, panel)
+    found = [
+        Gains(
+            paired_difference(loss.of(s) if s.finite else np.full(s.count, BROKEN), loss.of(before), seed),
+            panel.better(gate_measures(p.schedule, pictures, panel), plain) if s.finite else {},
+        )
+        for p, s in zip(proposals, after, strict=True)
+    ]
+    return found, after, before
+
+
+def gate_measures(schedule: LearnedSchedule, pictures: Pictures, panel: Panel) -> Resampled:
+    """Of the pictures drawn with `schedule`, on the same resamples of the prompts for every schedule."""
+    looks, beside = pictures.looks(schedule)
+    return panel.sampled(looks, len(pictures.draws.prompts), beside)
