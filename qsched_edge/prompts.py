@@ -23,6 +23,10 @@ class PromptSet:
             raise PromptsError(f"{self.path} has {len(self.prompts)} prompts, {count} were asked for")
         return self.prompts[:count]
 
+    def last(self, most: int) -> tuple[str, ...]:
+        """Up to `most` prompts from the file's end: what decides there is not what reports from its begin."""
+        return self.prompts[-most:]
+
     def record(self, count: int) -> dict[str, Any]:
         """What provenance says of the first `count` prompts; raises PromptsError if there are fewer."""
         return {"file": self.path.name, "sha256": self.sha256, "count": len(self.first(count))}

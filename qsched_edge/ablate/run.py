@@ -23,14 +23,15 @@ from qsched_edge.bundle.card import versions
 from qsched_edge.bundle.learned import LearnedSchedule, coefficients_json
 from qsched_edge.bundle.opened import OpenedBundle, open_bundle
 from qsched_edge.calibrate.device import open_sampler
-from qsched_edge.calibrate.inputs import judge_of, prompt_sets, uncalibrated_at
+from qsched_edge.calibrate.inputs import judge_of, prompt_sets
+from qsched_edge.calibrate.reference import beside, full_precision, uncalibrated_at
 from qsched_edge.calibrate.search import Point, Proposal, propose
 from qsched_edge.calibrate.searches.space import HIGH, LOW, line
 from qsched_edge.calibrate.session import Session, open_session
 from qsched_edge.calibrate.settings import CalibrationSettings
 from qsched_edge.checkpoint.recipes import ModelSpec
 from qsched_edge.evaluate.cells import last_latents
-from qsched_edge.evaluate.run import classifier_of, full_precision, judges_identity
+from qsched_edge.evaluate.run import classifier_of, judges_identity
 from qsched_edge.intervals import paired_difference
 from qsched_edge.jaq.loss import Loss
 from qsched_edge.work import progress
@@ -90,8 +91,7 @@ def inputs_of(folder: Path, settings: CalibrationSettings, model: str | None, qu
 
 def reference_of(bundle: OpenedBundle, spec: ModelSpec, settings: CalibrationSettings, quiet: bool) -> Path:
     """The 32-bit bundle that was named, or the one beside the bundle, made now if it is not there."""
-    beside = settings.reference or bundle.folder.with_name(f"{spec.recipe.name}-w32")
-    return full_precision(spec, bundle, beside, quiet)
+    return full_precision(spec, bundle, settings.reference or beside(bundle, spec), quiet)
 
 
 @dataclass(frozen=True)

@@ -10,11 +10,10 @@ from qsched_runtime import manifest as manifests
 
 from qsched_edge import noise
 from qsched_edge.bundle import write as bundles
-from qsched_edge.bundle.opened import OpenedBundle, open_bundle
 from qsched_edge.calibrate.jobs import Draws
 from qsched_edge.calibrate.settings import CalibrationSettings
 from qsched_edge.checkpoint.recipes import Recipe
-from qsched_edge.errors import BundleError, PromptsError, QSchedError
+from qsched_edge.errors import PromptsError, QSchedError
 from qsched_edge.jaq.judge import Judge
 from qsched_edge.jaq.settings import TermSettings
 from qsched_edge.prompts import PromptSet, read_prompts
@@ -41,7 +40,7 @@ def prompt_sets(recipe: Recipe, prompts: Path | None, heldout: Path | None) -> t
 
 def draws_of(settings: CalibrationSettings, fit_set: PromptSet, heldout_set: PromptSet) -> dict[str, Draws]:
     """The prompts and noise of fitting, and of the two halves that choose and decide."""
-    fit, held = fit_set.first(settings.fit_prompts), heldout_set.first(settings.heldout_prompts)
+    fit, held = fit_set.first(settings.fit_prompts), heldout_set.last(settings.heldout_prompts)
     start, half = noise.deciding(settings.seed), len(held) // 2
     return {
         "fit": Draws(fit, noise.fitting(settings.seed)),
@@ -49,20 +48,6 @@ def draws_of(settings: CalibrationSettings, fit_set: PromptSet, heldout_set: Pro
         "choosing": Draws(held[:half], start),
         "deciding": Draws(held[half:], start + half),
     }
-
-
-def check_reference(reference: OpenedBundle, quantized: OpenedBundle) -> None:
-    """Raises BundleError unless `reference` is a 32-bit bundle of the same weights."""
-    found, wanted = reference.provenance, quantized.provenance
-    if found.bits != 32 or found.sources != wanted.sources:
-        raise BundleError(
-            f"{reference.folder} is no 32-bit bundle of this model's weights: remove it or name another --reference"
-        )
-
-
-def uncalibrated_at(folder: Path | None) -> dict[str, Any] | None:
-    """What the pictures of the bundle there depend on, beside coefficients."""
-    return open_bundle(folder).uncalibrated() if folder else None
 
 
 def terms_of(recipe: Recipe, settings: CalibrationSettings) -> TermSettings:

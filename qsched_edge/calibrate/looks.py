@@ -16,7 +16,7 @@ from qsched_edge.jaq.settings import JudgeSource
 
 @dataclass(frozen=True)
 class GateJudges:
-    """The names of the judges that decide, the recipe whose paths they are, and the prompts they will be asked about."""
+    """The names of the judges that decide, the recipe whose paths they are, and the prompts they are asked about."""
 
     names: tuple[str, ...]
     recipe: Recipe

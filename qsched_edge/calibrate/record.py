@@ -9,7 +9,7 @@ from typing import Any
 from qsched_edge.bundle.learned import coefficients_json
 from qsched_edge.calibrate.search import Proposal
 from qsched_edge.calibrate.searches.space import BIAS, HIGH, LOW
-from qsched_edge.calibrate.verdicts import Verdict
+from qsched_edge.calibrate.verdicts import DECIDERS, Verdict, ships
 
 
 @dataclass(frozen=True)
@@ -25,26 +25,47 @@ class Result:
             gain, low, high = (c["heldout_gain"][key] for key in ("estimate", "low", "high"))
             interval = f"[{low:+.3f}, {high:+.3f}]"
             rows.append(f"{c['search']:10} {c['fit']:+7.3f}  {gain:+13.3f}  {interval:18} {c['passes']:8,}")
-        rows.append(f"shipped: {self.record['shipped']}")
-        rows += [f"  {name:5} {numbers(self.record[name])}" for name in ("c_x", "c_eps", "bias") if name in self.record]
+        rows.append(f"shipped: {self.record['shipped']}: {self.record['sentence']}")
+        rows += [f"  {name:9} {numbers(self.record[name])}" for name in COLUMNS if name in self.record]
         return "\n".join([*rows, *(f"warning: {w}" for w in self.record["warnings"])])
+
+
+COLUMNS = ("timesteps", "c_z", "c_x", "c_eps", "bias")
+
+
+def sentence(chosen: Verdict, accept: str) -> str:
+    """Why the chosen proposal ships, or why the stock schedule does."""
+    gains, name = chosen.deciding, chosen.proposal.search
+    if ships(chosen, accept) and accept == "loss":
+        return f"{name} gains on the loss; the judges of the gate were not asked"
+    if ships(chosen, accept):
+        return f"{name} gains on the loss and on {', '.join(gains.won)}, and loses on no judge"
+    if chosen.scores.count < DECIDERS:
+        return f"{chosen.scores.count} prompts cannot decide"
+    if gains.loss.low <= 0:
+        return f"{name}, the best proposal, does not gain on the loss on held-out prompts"
+    if gains.lost:
+        return f"{name} gains on the loss and loses on {', '.join(gains.lost)}"
+    return f"{name} gains on the loss and on no judge of the gate"
 
 
 def numbers(column: Sequence[Any]) -> str:
     """One number for each step, or the channels' in brackets."""
-    return " ".join(f"[{numbers(v)}]" if isinstance(v, list) else f"{v:.4f}" for v in column)
+    return " ".join(f"[{numbers(v)}]" if isinstance(v, list) else f"{v:.5g}" for v in column)
 
 
-def candidate_json(verdict: Verdict) -> dict[str, Any]:
+def candidate_json(verdict: Verdict, c_z: list[float]) -> dict[str, Any]:
     """One search: what it proposes, what it cost, how its best improved, what the held-out prompts say."""
     p = verdict.proposal
     return {
         "search": p.search,
+        "timesteps": p.schedule.table.timesteps.tolist(),
+        "c_z": c_z,
         **coefficients_json(p.schedule.coefficients),
         "fit": p.fit,
-        "choosing_gain": asdict(verdict.choosing) if verdict.choosing else None,
-        "heldout_gain": asdict(verdict.deciding),
-        "reference_gain": asdict(verdict.nearer[1]) if verdict.nearer[1] else None,
+        "choosing_gain": asdict(verdict.choosing.loss) if verdict.choosing else None,
+        "heldout_gain": asdict(verdict.deciding.loss),
+        "gate": {name: asdict(gain) for name, gain in verdict.deciding.gate.items()},
         **cost_json(p),
         "curve": [[point.passes, point.fit] for point in p.curve],
         "notes": p.notes,

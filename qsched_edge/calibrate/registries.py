@@ -13,9 +13,16 @@ SEARCHES = {
     "blackbox": "qsched_edge.calibrate.searches.blackbox:search",
     "closed": "qsched_edge.calibrate.searches.closed:search",
 }
-AUTO = ("free",)  # what `auto` runs: see the measurements in docs/calibration.md
-STARTED = ("free", "channel", "gradient", "blackbox")  # begin at the problem's `start`, the others nowhere
-STARTS = ("identity", "closed")
+COLUMNS = {
+    "timesteps": "timesteps",
+    "c_z": "noise",
+    "c": "free",
+}  # of the schedule: the search that moves each; c is c_x and c_eps
+AUTO = ("timesteps", "c_z")  # the columns that `auto` moves, one after the other: see docs/calibration.md
+GUARDED = ("c",)  # where nothing decides but nearness to full precision, which other timesteps leave
+STARTED = ("noise", "free", "channel", "gradient", "blackbox")  # begin at the problem's `start`, the others at stock
+STARTS = ("identity", "closed", "previous")
+ACCEPTS = ("gate", "loss")  # by what a proposal ships: the judges of the gate too, or the loss alone as in the paper
 
 JACOBIANS = {
     "none": "J = 0: exact for the last step, a surrogate before it; no extra pass",

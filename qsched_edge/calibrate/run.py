@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from qsched_edge.bundle import write as bundles
 from qsched_edge.bundle.card import versions
-from qsched_edge.bundle.learned import coefficients_json
+from qsched_edge.bundle.learned import LearnedSchedule, coefficients_json
 from qsched_edge.bundle.opened import OpenedBundle, open_bundle
-from qsched_edge.calibrate.inputs import scorer_hash, uncalibrated_at
-from qsched_edge.calibrate.record import BOUNDS, Result, candidate_json
+from qsched_edge.calibrate.inputs import scorer_hash
+from qsched_edge.calibrate.record import BOUNDS, Result, candidate_json, sentence
+from qsched_edge.calibrate.reference import beside, full_precision, uncalibrated_at
 from qsched_edge.calibrate.registries import STARTED
-from qsched_edge.calibrate.safeguards import UNCOMPARED, collapse, departure, saturation, shared, too_few, warnings_of
+from qsched_edge.calibrate.safeguards import collapse, saturation, shared, too_few, warnings_of
 from qsched_edge.calibrate.search import Problem, Proposal, propose
-from qsched_edge.calibrate.session import PLACE_OPTIONS, Session, open_session
+from qsched_edge.calibrate.session import PAIRED, PLACE_OPTIONS, Session, open_session
 from qsched_edge.calibrate.settings import CalibrationSettings
 from qsched_edge.calibrate.verdicts import Verdict, choose, judge, ships
 from qsched_edge.jaq.judge import Judge
 from qsched_edge.jaq.loss import Loss, Scores
+from qsched_edge.jaq.panel import names_of
 from qsched_edge.jaq.terms import picture_terms
 from qsched_edge.work import progress
 from qsched_edge.work.lock import locked
@@ -52,6 +57,7 @@ def calibrate_alone(
     """The same, by the one process that holds the bundle's lock."""
     folder = bundle.folder
     journal = folder.with_name(f".{folder.name}.calibration")
+    settings = with_reference(bundle, settings, model, quiet)
     session = open_session(bundle, settings, prompts, heldout, model, journal)
     try:
         loss = session.loss(settings.loss)
@@ -59,21 +65,35 @@ def calibrate_alone(
         verdicts, before = judge_all(session, proposals, loss)
     finally:
         session.engine.close()
-    chosen = choose(verdicts)
+    chosen = choose(verdicts, settings.accept)
     record = make_record(session, verdicts, chosen, loss, before)
-    bundles.write_schedule(folder, chosen.proposal.schedule if ships(chosen) else session.stock, record)
+    bundles.write_schedule(
+        folder, chosen.proposal.schedule if ships(chosen, settings.accept) else session.stock, record
+    )
     session.journal.remove()
     return Result(record)
+
+
+def with_reference(
+    bundle: OpenedBundle, settings: CalibrationSettings, model: str | None, quiet: bool
+) -> CalibrationSettings:
+    """With the 32-bit bundle, found beside this one or exported, if anything is to be compared with it."""
+    spec = bundle.model(model)
+    wanted = settings.needs_reference or (settings.accept == "gate" and PAIRED in names_of(spec.recipe, "gate"))
+    if settings.reference or not wanted or bundle.provenance.bits == 32:
+        return settings
+    return replace(settings, reference=full_precision(spec, bundle, beside(bundle, spec), quiet))
 
 
 def search_all(session: Session, loss: Loss, quiet: bool) -> list[Proposal]:
     """Every search in turn; closed forms come first where the others start from them, and their passes count there."""
     proposals: list[Proposal] = []
-    for name in session.settings.searches:
+    begin = {"closed": 0, "previous": -1}.get(session.settings.begin)
+    for name in session.searches:
         with progress.bar(name, None, "passes", quiet) as advance:
             problem = session.problem(loss, advance)
-            if name in STARTED and session.settings.start == "closed":
-                problem = started(problem, proposals[0])
+            if name in STARTED and begin is not None and proposals:
+                problem = started(problem, proposals[begin])
             proposals.append(propose(name, problem))
     return proposals
 
@@ -86,33 +106,33 @@ def started(problem: Problem, first: Proposal) -> Problem:
 
 def judge_all(session: Session, proposals: Sequence[Proposal], loss: Loss) -> tuple[list[Verdict], Scores]:
     """One proposal is decided by all held-out prompts; several share them: half chooses, half decides."""
-    if len(proposals) == 1:
-        return judge(session.stock, proposals, None, session.pictures("heldout"), loss, session.settings.seed)
-    return judge(
-        session.stock,
-        proposals,
-        session.pictures("choosing"),
-        session.pictures("deciding"),
-        loss,
-        session.settings.seed,
+    alone = len(proposals) == 1
+    sets = (
+        (None, session.pictures("heldout")) if alone else (session.pictures("choosing"), session.pictures("deciding"))
     )
+    return judge(session.stock, proposals, sets, loss, session.gate, session.settings.seed)
 
 
 def make_record(
     session: Session, verdicts: Sequence[Verdict], chosen: Verdict, loss: Loss, before: Scores
 ) -> dict[str, Any]:
     """Everything needed to see where the coefficients come from and to compute them again."""
-    ok, settings, (fit_set, heldout_set) = ships(chosen), session.settings, session.prompts
+    settings, (fit_set, heldout_set) = session.settings, session.prompts
+    ok = ships(chosen, settings.accept)
     schedule = chosen.proposal.schedule if ok else session.stock
     return {
         "shipped": chosen.proposal.search if ok else "identity",
         "chosen": chosen.proposal.search,
+        "timesteps": schedule.table.timesteps.tolist(),
+        "c_z": c_z_of(session, schedule),
         **coefficients_json(schedule.coefficients),
+        "gate": {"judges": sorted(session.gate.judges), "left_out": list(session.gate.left_out)},
+        "sentence": sentence(chosen, settings.accept),
         "settings": {n: v for n, v in settings.json().items() if n not in PLACE_OPTIONS},
         "loss": {"name": settings.loss, "k": settings.k, **loss.json()},
         "metrics": {"text_image": session.setup.terms.text_image, "quality": session.setup.terms.quality},
         "bounds": BOUNDS,
-        "candidates": [candidate_json(v) for v in verdicts],
+        "candidates": [candidate_json(v, c_z_of(session, v.proposal.schedule)) for v in verdicts],
         "warnings": warnings(session, verdicts, before),
         "prompts": {"file": fit_set.path.name, "sha256": fit_set.sha256, "count": settings.fit_prompts},
         "heldout": {"file": heldout_set.path.name, "sha256": heldout_set.sha256, "count": settings.heldout_prompts},
@@ -123,14 +143,19 @@ def make_record(
     }
 
 
+def c_z_of(session: Session, schedule: LearnedSchedule) -> list[float]:
+    """The fresh noise of each step, as a share of what the stock scheduler draws at these timesteps (1 where none)."""
+    stock = session.retimed(schedule.table.timesteps).c
+    return np.divide(schedule.table.c, stock, out=np.ones(len(stock)), where=stock != 0).tolist()
+
+
 def warnings(session: Session, verdicts: Sequence[Verdict], before: Scores) -> list[str]:
     judge = Judge(session.setup.terms, session.setup.place.device)
     found = shared(session.sets["fit"].prompts, session.sets["heldout"].prompts)
     found += too_few(before.count)
     for name in picture_terms():
         found += saturation(name, before[name], judge.ends(name))
-    if session.settings.guard and not session.setup.compare:
-        found.append(UNCOMPARED)
+    found += [f"gate: {line}" for line in session.gate.left_out]
     for v in verdicts:
-        found += departure(v) + warnings_of(v.proposal) + collapse(v.proposal.search, v.scores, before)
+        found += warnings_of(v.proposal) + collapse(v.proposal.search, v.scores, before)
     return found

@@ -8,14 +8,11 @@ import numpy as np
 
 from qsched_edge.calibrate.search import Proposal
 from qsched_edge.calibrate.searches.space import at_bounds
-from qsched_edge.calibrate.verdicts import DECIDERS, Verdict
+from qsched_edge.calibrate.verdicts import DECIDERS
 from qsched_edge.jaq.loss import Scores
 from qsched_edge.jaq.terms import picture_terms
 
 SATURATED, SHARE = 0.01, 0.5  # within 1 % of a term's range from its end, for half of the pictures
-UNCOMPARED = (
-    "nothing compared the pictures with full precision's: a loss can rise while they get worse; give --reference BUNDLE"
-)
 COLLAPSED = 0.2  # of the deviation at c = 1
 
 
@@ -44,20 +41,8 @@ def too_few(deciding: int) -> list[str]:
     if deciding >= DECIDERS:
         return []
     return [
-        f"identity ships: {deciding} prompts cannot decide, {DECIDERS} are the fewest; give more --heldout-prompts "
-        f"(several searches share them, half decides)"
-    ]
-
-
-def departure(verdict: Verdict) -> list[str]:
-    """A proposal whose pictures lie farther from full precision's than those of c = 1."""
-    if not verdict.moves_away:
-        return []
-    by = verdict.nearer[1]
-    assert by is not None
-    return [
-        f"{verdict.proposal.search}: moves the pictures away from full precision's, so it does not ship: reference "
-        f"{by.estimate:+.4f} [{by.low:+.4f}, {by.high:+.4f}]"
+        f"the stock schedule ships: {deciding} prompts cannot decide, {DECIDERS} are the fewest; give more "
+        f"--heldout-prompts (several searches share them, half decides)"
     ]
 
 

@@ -103,7 +103,7 @@ class Problem:
     rng: np.random.Generator
     start: LearnedSchedule
     prediction: str
-    retimed: Callable[[Sequence[float]], ScheduleTable]
+    retimed: Callable[[np.ndarray], ScheduleTable]
     tuning: Tuning = field(default_factory=Tuning)
     advance: Callable[[int], None] = lambda n: None
     paid: Proposal | None = None

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from qsched_runtime import ScheduleTable
+from qsched_runtime import manifest as manifests
 
 from qsched_edge.bundle import write as bundles
 from qsched_edge.bundle.card import versions
@@ -16,27 +17,30 @@ from qsched_edge.bundle.opened import OpenedBundle, open_bundle
 from qsched_edge.calibrate.budget import Budget
 from qsched_edge.calibrate.engines import Cluster, Engine
 from qsched_edge.calibrate.inputs import (
-    check_reference,
     draws_of,
     judge_identity,
     prompt_sets,
     terms_of,
-    uncalibrated_at,
 )
 from qsched_edge.calibrate.jobs import Draws, Setup
+from qsched_edge.calibrate.looks import GateJudges
 from qsched_edge.calibrate.pictures import Pictures
-from qsched_edge.calibrate.registries import ENGINES
+from qsched_edge.calibrate.reference import check_reference, uncalibrated_at
+from qsched_edge.calibrate.registries import AUTO, ENGINES, GUARDED
 from qsched_edge.calibrate.search import Problem
 from qsched_edge.calibrate.settings import CalibrationSettings
 from qsched_edge.checkpoint.recipes import ModelSpec, read_json
 from qsched_edge.checkpoint.timesteps import probe_at
 from qsched_edge.jaq.loss import Loss, Scores, weights_of
+from qsched_edge.jaq.panel import Panel, check_apart, names_of
+from qsched_edge.jaq.scored import term_files
 from qsched_edge.lookup import lookup
 from qsched_edge.pipelines import layout_of
 from qsched_edge.pipelines.parts import autoencoder_of
 from qsched_edge.prompts import PromptSet
 from qsched_edge.work.journal import Journal
 
+PAIRED = "paired"  # the judge that sees nothing but nearness to full precision
 SCHEDULER = "scheduler/scheduler_config.json"  # of a bundle
 Advance = Callable[[int], None]
 SEARCH_OPTIONS = (
@@ -47,9 +51,10 @@ SEARCH_OPTIONS = (
     "iterations",
     "jacobian",
     "check_gradient",
+    "columns",
     "loss",
     "k",
-    "guard",
+    "accept",
 )  # what is asked, not the answers
 PLACE_OPTIONS = ("engine", "ray_address", "workers")  # they change no answer either
 
@@ -66,6 +71,7 @@ class Session:
     prompts: tuple[PromptSet, PromptSet]
     engine: Engine
     journal: Journal
+    gate: Panel
     identity: Scores  # raw terms of the fitting pictures at c = 1
 
     @property
@@ -76,11 +82,16 @@ class Session:
     def steps(self) -> int:
         return len(self.stock)
 
-    def retimed(self, timesteps: Sequence[float]) -> ScheduleTable:
+    def retimed(self, timesteps: np.ndarray) -> ScheduleTable:
         """The stock scheduler's table at other timesteps, as the network is shown them."""
         sampling = layout_of(self.spec, self.bundle.provenance.choices).sampling
         own = [t / sampling.timestep_scale for t in timesteps]
         return probe_at(read_json(self.setup.bundle / SCHEDULER), own, sampling)
+
+    @property
+    def searches(self) -> tuple[str, ...]:
+        """What is run, in order: other timesteps are tried only where more decides than nearness to full precision."""
+        return self.settings.searches(AUTO if set(self.gate.judges) - {PAIRED} else GUARDED)
 
     def pictures(self, name: str) -> Pictures:
         """Of "fit", "heldout", or that one's halves "choosing" and "deciding"."""
@@ -108,15 +119,18 @@ def open_session(
     spec = bundle.model(model)
     sets = prompt_sets(spec.recipe, prompts, heldout)
     draws, setup = draws_of(settings, *sets), setup_of(bundle, spec, settings, compare)
+    judges = GateJudges(names_of(spec.recipe, "gate"), spec.recipe, draws["heldout"].prompts)
+    setup, gate = replace(setup, gate=judges), judges.panel(settings.place.device)
+    check_apart({"what is fitted to": frozenset(term_files(setup.terms)), "what decides": gate.files})
     values = {n: v for n, v in settings.json().items() if n not in (*SEARCH_OPTIONS, *PLACE_OPTIONS)}
     stamp = {
         "settings": values, "bundle": bundle.uncalibrated(), "prompts": [s.sha256 for s in sets],
         "compare": setup.compare, "judge": judge_identity(setup.terms), "autoencoder": bundles.list_files(setup.vae),
+        "gate": [[name, manifests.sha256(Path(name))] for name in sorted(gate.files) if Path(name).is_file()],
         "reference": uncalibrated_at(settings.reference), "model": str(spec.folder), "versions": versions(),
     }  # fmt: skip
     engine: Engine = lookup(ENGINES[settings.engine])(setup, Cluster(settings.ray_address, settings.workers))
-    nothing = Scores({})
-    session = Session(settings, bundle, spec, setup, draws, sets, engine, Journal(journal, stamp), nothing)
+    session = Session(settings, bundle, spec, setup, draws, sets, engine, Journal(journal, stamp), gate, Scores({}))
     ((identity, _),) = session.pictures("fit").scores([setup.stock])
     return replace(session, identity=identity)
 
@@ -129,7 +143,7 @@ def setup_of(bundle: OpenedBundle, spec: ModelSpec, settings: CalibrationSetting
         bundle.folder.resolve(), bundle.stock(steps), terms_of(spec.recipe, settings),
         autoencoder_of(spec, bundle.provenance.choices)[0],
         settings.reference and settings.reference.resolve(), compare or settings.compares,
-        settings.place,
+        place=settings.place,
     )  # fmt: skip
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 from qsched_edge import noise
 from qsched_edge.calibrate.budget import Budget
 from qsched_edge.calibrate.place import Place
-from qsched_edge.calibrate.registries import AUTO, ENGINES, JACOBIANS, SEARCHES, STARTS
+from qsched_edge.calibrate.registries import ACCEPTS, AUTO, COLUMNS, ENGINES, JACOBIANS, SEARCHES, STARTS
 from qsched_edge.errors import RequestError, unknown_name
 from qsched_edge.jaq.terms import compares, losses
 
@@ -29,13 +30,15 @@ class Tuning:
 
 @dataclass(frozen=True)
 class CalibrationSettings:
-    """`search` names searches, "auto" stands for AUTO and "all" for all of them; counts are prompts; the other values
-    are explained in the command's help. `engine`, `workers` and `ray_address` change no result."""
+    """`search` names searches, "auto" stands for AUTO and "all" for all of them; counts are prompts, of held-out ones
+    at most; the other values are explained in the command's help. `engine`, `workers` and `ray_address` change no
+    result."""
 
     search: tuple[str, ...] = ("auto",)
+    columns: tuple[str, ...] = ()
     loss: str = "jaq"
     k: float = 2.0
-    guard: bool = True
+    accept: str = "gate"
     steps: int | None = None
     budget: str = ""
     start: str = "identity"
@@ -44,7 +47,7 @@ class CalibrationSettings:
     jacobian: str = "none"
     check_gradient: bool = True
     fit_prompts: int = 32
-    heldout_prompts: int = 64
+    heldout_prompts: int = 128
     seed: int = 0
     text_image: str = ""
     quality: str = ""
@@ -61,6 +64,8 @@ class CalibrationSettings:
             ("start", (self.start,), STARTS),
             ("jacobian", (self.jacobian,), JACOBIANS),
             ("engine", (self.engine,), ENGINES),
+            ("accept", (self.accept,), ACCEPTS),
+            ("column", self.columns, COLUMNS),
         ):
             for name in names:
                 if name not in known:
@@ -69,12 +74,9 @@ class CalibrationSettings:
             if getattr(self, name) < 2:
                 raise RequestError(f"{name} {getattr(self, name)} is too few: use 2 or more")
         self._check_numbers()
-        if self.jacobian == "forward" and "channel" in self.searches:
+        if self.jacobian == "forward" and "channel" in self.searches():
             raise RequestError("jacobian forward knows no single channels: use none or symmetric for search channel")
         Budget.parse(self.budget)
-        if self.reference is None and (compares(self.loss) or "closed" in (*self.searches, self.start)):
-            what = f"the loss {self.loss!r}" if compares(self.loss) else "closed forms"
-            raise RequestError(f"{what}: compared with full precision, which is not at hand: give --reference BUNDLE")
 
     def _check_numbers(self) -> None:
         """Counts and seeds whose noise streams would meet another prompt set's are refused too."""
@@ -93,21 +95,31 @@ class CalibrationSettings:
             flat |= value if name == "place" else {name: str(value) if isinstance(value, Path) else value}
         return flat
 
-    @property
-    def searches(self) -> tuple[str, ...]:
-        """In the order they run: what others start from comes first. `all` leaves out what lacks its reference."""
+    def searches(self, columns: Sequence[str] = AUTO) -> tuple[str, ...]:
+        """In the order they run: what others start from comes first. `auto` moves the `columns` that were asked for,
+        else those given here."""
         named = set()
+        auto = [COLUMNS[name] for name in self.columns or columns]
         for name in self.search:
-            everything = [n for n in SEARCHES if n != "closed" or self.reference]
-            named |= set({"auto": AUTO, "all": everything}.get(name, (name,)))
+            named |= set({"auto": auto, "all": SEARCHES}.get(name, (name,)))
         if self.start == "closed":
             named.add("closed")
         return tuple(sorted(named, key=lambda n: (n != "closed", list(SEARCHES).index(n))))
 
     @property
     def compares(self) -> bool:
-        """Are the pictures compared with full precision's?"""
-        return compares(self.loss) or (self.guard and self.reference is not None)
+        """Does the loss compare the pictures with full precision's?"""
+        return compares(self.loss)
+
+    @property
+    def needs_reference(self) -> bool:
+        """Is anything of the search compared with full precision?"""
+        return self.compares or "closed" in self.searches()
+
+    @property
+    def begin(self) -> str:
+        """One of STARTS; `auto` moves one column after the other."""
+        return "previous" if "auto" in self.search and self.start == "identity" else self.start
 
     @property
     def tuning(self) -> Tuning:

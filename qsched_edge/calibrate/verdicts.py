@@ -25,8 +25,8 @@ BROKEN = -1e6  # the loss of proposals whose held-out pictures are not finite: n
 
 @dataclass(frozen=True)
 class Gains:
-    """What a proposal gains over the stock schedule on one set of prompts, with 95 % intervals: in the loss and in every
-    measure of the gate, where above zero is better whichever way the measure goes."""
+    """What a proposal gains over the stock schedule on one set of prompts, with 95 % intervals: in the loss and in
+    every measure of the gate, where above zero is better whichever way the measure goes."""
 
     loss: Interval
     gate: Mapping[str, Interval]

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Annotated
 
 from qsched_edge.calibrate.place import Place
-from qsched_edge.calibrate.registries import ENGINES, JACOBIANS, PROVIDERS, SEARCHES, STARTS
+from qsched_edge.calibrate.registries import ACCEPTS, COLUMNS, ENGINES, JACOBIANS, PROVIDERS, SEARCHES, STARTS
 from qsched_edge.calibrate.settings import CalibrationSettings
 from qsched_edge.cli.options import (
     CPU,
@@ -30,7 +30,7 @@ from qsched_edge.cli.options import (
 from qsched_edge.jaq.terms import losses
 
 DEFAULT = CalibrationSettings()
-SEARCH = list(DEFAULT.search)
+SEARCH, COLUMN = list(DEFAULT.search), list(DEFAULT.columns)
 
 
 def calibrate(
@@ -39,14 +39,21 @@ def calibrate(
     heldout: Annotated[Path | None, option("Prompt file that decides (default: the recipe's).", WHAT)] = None,
     model: Model = None,
     reference: Annotated[
-        Path | None, option("32-bit bundle of the same weights, to compare with.", WHAT)
+        Path | None,
+        option(
+            "32-bit bundle of the same weights, to compare with (default: the one beside, exported if need be).", WHAT
+        ),
     ] = DEFAULT.reference,
     search: Annotated[list[str], one_of((*SEARCHES, "auto", "all"), "Repeat for several.", SEARCHING)] = SEARCH,
+    columns: Annotated[
+        list[str],
+        one_of(COLUMNS, "What auto moves, one after the other; c is c_x and c_eps. Repeat for several.", SEARCHING),
+    ] = COLUMN,
     steps: Annotated[int | None, option("Step count to calibrate (default: the bundle's).", SEARCHING)] = DEFAULT.steps,
     budget: Annotated[
         str, option("Most passes (20000) or time (90s, 5m) that one search takes.", SEARCHING)
     ] = DEFAULT.budget,
-    start: Annotated[str, one_of(STARTS, "Where free, gradient and blackbox begin.", SEARCHING)] = DEFAULT.start,
+    start: Annotated[str, one_of(STARTS, "Where noise, free, gradient and blackbox begin.", SEARCHING)] = DEFAULT.start,
     points: Annotated[int, option("Grid points per axis.", SEARCHING)] = DEFAULT.points,
     iterations: Annotated[int, option("Gradient iterations.", SEARCHING)] = DEFAULT.iterations,
     jacobian: Annotated[str, one_of(JACOBIANS, "What stands for the network's.", SEARCHING)] = DEFAULT.jacobian,
@@ -62,11 +69,11 @@ def calibrate(
     ] = DEFAULT.quality,
     fit_prompts: Annotated[int, option("Prompts to fit on.", SCORING)] = DEFAULT.fit_prompts,
     heldout_prompts: Annotated[
-        int, option("Held-out prompts that choose and decide; 8 must decide.", DECIDING)
+        int, option("Held-out prompts, at most, that choose and decide; 8 must decide.", DECIDING)
     ] = DEFAULT.heldout_prompts,
-    guard: Annotated[
-        bool, option("With --reference: ship nothing that moves the pictures away from full precision's.", DECIDING)
-    ] = DEFAULT.guard,
+    accept: Annotated[
+        str, one_of(ACCEPTS, "What ships: what the judges of the gate let through, or any gain in the loss.", DECIDING)
+    ] = DEFAULT.accept,
     device: Annotated[str, one_of(PROVIDERS, "For network and scorer alike.", PLACE)] = DEFAULT.place.device,
     provider: Provider = CPU,
     memory: Memory = DEFAULT.place.memory,
@@ -79,12 +86,13 @@ def calibrate(
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
-    """Learn c_x and c_eps on the quantized graph and write them into the bundle; identity always competes."""
+    """Learn a better schedule on the quantized graph and write it into the bundle; the stock one always competes."""
     settings = CalibrationSettings(
         search=tuple(search),
+        columns=tuple(columns),
         loss=loss,
         k=k,
-        guard=guard,
+        accept=accept,
         steps=steps,
         budget=budget,
         start=start,

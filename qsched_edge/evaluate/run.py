@@ -18,21 +18,18 @@ from qsched_edge.bundle.learned import LearnedSchedule, coefficients_json
 from qsched_edge.bundle.opened import OpenedBundle, open_bundle
 from qsched_edge.calibrate.device import open_sampler
 from qsched_edge.calibrate.inputs import (
-    check_reference,
     judge_identity,
     judge_of,
     recipe_path,
     terms_of,
-    uncalibrated_at,
 )
+from qsched_edge.calibrate.reference import beside, full_precision, uncalibrated_at
 from qsched_edge.calibrate.settings import CalibrationSettings
 from qsched_edge.checkpoint.recipes import ModelSpec
 from qsched_edge.errors import MetricError
 from qsched_edge.evaluate.cells import Cell, measure
 from qsched_edge.evaluate.contrasts import CELLS, compared
 from qsched_edge.evaluate.settings import EvaluationSettings
-from qsched_edge.export.run import export
-from qsched_edge.export.settings import ExportSettings
 from qsched_edge.jaq.concepts import Classifier
 from qsched_edge.jaq.judge import Judge
 from qsched_edge.jaq.terms import TERMS, picture_terms
@@ -63,7 +60,7 @@ def evaluate(
     prompt_set = read_prompts(prompts or recipe_path(spec.recipe, "heldout", "--prompts"))
     chosen = prompt_set.first(settings.prompts)
     judges = judge_of(spec.recipe), classifier_of(spec)
-    full_folder = full_precision(spec, bundle, reference or folder.with_name(f"{spec.recipe.name}-w32"), quiet)
+    full_folder = full_precision(spec, bundle, reference or beside(bundle, spec), quiet)
     samplers = {
         name: open_sampler(path, settings.place)
         for name, path in (("full precision", full_folder), ("quantized", folder))
@@ -143,16 +140,6 @@ def judges_identity(spec: ModelSpec) -> dict[str, Any]:
     recipe = spec.recipe
     evaluator = bundles.list_files(recipe.path(recipe.evaluator)) if recipe.evaluator else []
     return {**judge_identity(terms_of(recipe, CalibrationSettings())), "evaluator": evaluator}
-
-
-def full_precision(spec: ModelSpec, quantized: OpenedBundle, folder: Path, quiet: bool) -> Path:
-    """A 32-bit bundle of the very weights that `quantized` was made of; exported to `folder` unless it is there."""
-    if not folder.exists():
-        quantized.check_sources(spec)  # before hours are spent on other weights
-        plain = replace(spec, recipe=replace(spec.recipe, layers={}))
-        export(plain, ExportSettings(bits=32, choices=quantized.provenance.choices), folder, quiet=quiet)
-    check_reference(open_bundle(folder), quantized)
-    return folder
 
 
 def sizes(spec: ModelSpec, bundle: OpenedBundle) -> dict[str, Any]:
