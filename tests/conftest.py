@@ -93,6 +93,7 @@ heldout = "{ROOT}/calib_prompts/emoji-heldout.txt"
 scorer = "{ROOT}/models/emoji-scorer"
 quality_prompts = ["a clean drawing of {{prompt}}", "a corrupted drawing of {{prompt}}"]
 evaluator = "{ROOT}/models/emoji-evaluator"
+gate = ["concepts:{ROOT}/models/emoji-gate"]
 
 [keep]
 "unet.conv_out.*" = 16

@@ -8,6 +8,7 @@ import pytest
 import torch
 from qsched_runtime import Coefficients, ScheduleTable, Step
 
+from qsched_edge.bundle.learned import LearnedSchedule
 from qsched_edge.calibrate.adjoint import batch_gradient, extra_passes
 from qsched_edge.errors import MetricError
 from qsched_edge.jaq.loss import Loss, weights_of
@@ -20,7 +21,8 @@ TABLE = ScheduleTable(
     np.array([0.3, 0.2, 0.0]), np.ones(3), np.ones(3), 1.0,
 )  # fmt: skip
 LOSS = Loss({"text_image": 1.0}, {"text_image": 0.0}, {"text_image": 1.0})
-CANDIDATE = Coefficients(np.array([1.02, 0.98, 1.01]), np.array([0.97, 1.03, 1.0]))
+LEARNED = Coefficients(np.array([1.02, 0.98, 1.01]), np.array([0.97, 1.03, 1.0]))
+CANDIDATE = LearnedSchedule(TABLE, LEARNED)
 MIX = RNG.normal(size=(4, 4)) / 2
 SYMMETRIC = (MIX + MIX.T) / 2
 
@@ -38,15 +40,12 @@ class Network:
         self.passes += len(x)
         return self.torch(torch.from_numpy(x).double()).numpy()
 
-    def schedule(self, steps: int, candidate: Coefficients):  # type: ignore[no-untyped-def]
-        return TABLE.folded(candidate)
-
 
 def objective_of(network: Network) -> SimpleNamespace:
     noise = [np.random.default_rng(i).normal(size=SHAPE).astype(np.float32) for i in range(STEPS + 1)]
 
-    def trajectory(batch: object, candidate: Coefficients) -> Iterator[Step]:
-        schedule, x = TABLE.folded(candidate), noise[0]
+    def trajectory(batch: object, candidate: LearnedSchedule) -> Iterator[Step]:
+        schedule, x = candidate.folded(), noise[0]
         for i in range(STEPS):
             e = network.fresh_output(schedule.scale_model_input(x, i), 0.0, None).astype(np.float32)
             z = noise[i + 1] if schedule.draws_noise(i) else None
@@ -62,7 +61,7 @@ def objective_of(network: Network) -> SimpleNamespace:
 
 def truth(network: Network, objective: SimpleNamespace, constant: bool) -> np.ndarray:
     """Autograd through everything, in float64; `constant`: the network's outputs count as constants."""
-    theta = torch.tensor(np.stack([CANDIDATE.c_x, CANDIDATE.c_eps]), requires_grad=True)
+    theta = torch.tensor(np.stack([LEARNED.c_x, LEARNED.c_eps]), requires_grad=True)
     noise = [torch.from_numpy(z).double() for z in objective.noise]
     x = noise[0]
     for i in range(STEPS):
@@ -104,7 +103,7 @@ def test_bias_gradient_is_a_channels_finite_difference() -> None:
     def total(bias: float) -> float:
         column = np.zeros((STEPS, 4))
         column[1, 2] = bias
-        candidate = Coefficients(CANDIDATE.c_x, CANDIDATE.c_eps, column)
+        candidate = LearnedSchedule(TABLE, Coefficients(LEARNED.c_x, LEARNED.c_eps, column))
         *_, last = objective.trajectory(batch, candidate)
         return float((np.sin(last.x_next.astype(np.float64)) ** 2).mean(axis=(1, 2, 3)).sum())
 

@@ -9,8 +9,10 @@ import pytest
 from qsched_runtime import BundleError, Coefficients, Sampler
 from qsched_runtime import manifest as manifests
 
+from qsched_edge.bundle.learned import LearnedSchedule
+from qsched_edge.bundle.opened import open_bundle
 from qsched_edge.bundle.verify import verify
-from qsched_edge.bundle.write import bundle_bytes, write_coefficients
+from qsched_edge.bundle.write import bundle_bytes, write_schedule
 
 
 @pytest.fixture
@@ -107,12 +109,13 @@ def test_a_bias_makes_version_2_and_is_added_to_each_channel(copy: Path) -> None
     before = Sampler.from_pretrained(copy)("a red apple", seed=3).latents
     bias = np.zeros((4, 4))
     bias[3] = [0.0, 0.01, -0.02, 0.03]  # of the last step, so that nothing else changes
-    write_coefficients(copy, 4, Coefficients(np.ones(4), np.ones(4), bias), {})
+    stock = open_bundle(copy).stock(4)
+    write_schedule(copy, LearnedSchedule(stock.table, Coefficients(np.ones(4), np.ones(4), bias)), {})
     assert verify(copy).raw["version"] == 2
     after = Sampler.from_pretrained(copy)("a red apple", seed=3).latents
     expected = before + bias[3].astype(np.float32)[:, None, None]
     assert (after == expected).all()
-    write_coefficients(copy, 4, Coefficients.identity(4), {})
+    write_schedule(copy, stock, {})
     manifest = verify(copy)
     assert (manifest.raw["version"], "bias" in manifest.raw["schedules"]["4"]) == (1, False)
     assert (Sampler.from_pretrained(copy)("a red apple", seed=3).latents == before).all()

@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,21 +14,25 @@ import pytest
 from conftest import ROOT
 from hypothesis import given
 from hypothesis import strategies as st
-from qsched_runtime import Coefficients
+from qsched_runtime import Coefficients, ScheduleTable
 
+from qsched_edge.bundle.learned import LearnedSchedule
 from qsched_edge.bundle.opened import open_bundle
-from qsched_edge.bundle.write import write_coefficients
+from qsched_edge.bundle.write import write_schedule
 from qsched_edge.calibrate.jobs import Draws, Job
 from qsched_edge.calibrate.pictures import Pictures
 from qsched_edge.calibrate.run import calibrate
 from qsched_edge.calibrate.search import Proposal
 from qsched_edge.calibrate.session import open_session
 from qsched_edge.calibrate.settings import CalibrationSettings
-from qsched_edge.calibrate.verdicts import gains
+from qsched_edge.calibrate.verdicts import gains_of
 from qsched_edge.errors import RequestError
 from qsched_edge.jaq.loss import Loss, Scores
+from qsched_edge.jaq.panel import Panel
 from qsched_edge.work.journal import Journal
 from qsched_edge.work.lock import locked
+
+TABLE = ScheduleTable(*[np.array([9.0, 5.0]) for _ in range(7)], 1.0)  # type: ignore[arg-type]
 
 
 class Echo:
@@ -41,7 +46,7 @@ class Echo:
     def run(self, jobs: Sequence[Job]) -> Iterator[dict[str, Any]]:
         self.jobs += len(jobs)
         for job in jobs:
-            values = [float(job.coefficients.c_x[0])] * job.draws.sizes[job.batch]
+            values = [float(job.schedule.coefficients.c_x[0])] * job.draws.sizes[job.batch]
             yield {"terms": {"text_image": values, "quality": values}, "seconds": 0.0}
 
     def close(self) -> None: ...
@@ -51,8 +56,8 @@ def echo(folder: Path, prompts: int = 10) -> Pictures:
     return Pictures(Echo(), Journal(folder, {}), Draws(tuple(map(str, range(prompts))), 0))
 
 
-def candidate(value: float) -> Coefficients:
-    return Coefficients(np.full(2, value), np.ones(2))
+def candidate(value: float) -> LearnedSchedule:
+    return LearnedSchedule(TABLE, Coefficients(np.full(2, value), np.ones(2)))
 
 
 @given(st.lists(st.lists(st.sampled_from([0.9, 1.0, 1.1, 1.2]), max_size=6), max_size=3))
@@ -69,13 +74,15 @@ def test_every_candidate_gets_its_own_scores_however_often_it_is_asked_for(quest
 
 def test_a_proposal_that_is_identity_leaves_the_next_ones_verdict_alone(tmp_path: Path) -> None:
     proposals = [Proposal(str(v), candidate(v), 0.0, 1, 1, 1.0, False, 0, {}, ()) for v in (1.0, 1.2, 1.2, 1.1)]
-    found, *_ = gains(
+    found, *_ = gains_of(
+        candidate(1.0),
         proposals,
         echo(tmp_path / "journal"),
         Loss({"text_image": 1.0}, {"text_image": 0.0}, {"text_image": 1.0}),
+        Panel({}),
         seed=0,
     )
-    np.testing.assert_allclose([g.estimate for g in found], [0.0, 0.2, 0.2, 0.1], atol=1e-12)
+    np.testing.assert_allclose([g.loss.estimate for g in found], [0.0, 0.2, 0.2, 0.1], atol=1e-12)
 
 
 def test_one_process_at_a_time_calibrates_a_bundle(bundles: dict[int, Path], recipe: Path, tmp_path: Path) -> None:
@@ -125,7 +132,10 @@ def test_another_bundle_never_meets_an_older_ones_journal(
 ) -> None:
     folder, journal = Path(shutil.copytree(bundles[4], tmp_path / "bundle")), tmp_path / "journal"
     first = stamp_of(folder, recipe, CalibrationSettings(), journal, monkeypatch)
-    write_coefficients(folder, 4, Coefficients(np.full(4, 1.1), np.ones(4), np.full(4, 0.1)), {"a": "record"})
+    bundle = open_bundle(folder)
+    other = replace(bundle.stock(4).table, timesteps=np.array([999.0, 900, 800, 700]))
+    learned = LearnedSchedule(other, Coefficients(np.full(4, 1.1), np.ones(4), np.full(4, 0.1)))
+    write_schedule(folder, learned, {"a": "record"})
     assert (
         stamp_of(folder, recipe, CalibrationSettings(), journal, monkeypatch) == first
     )  # coefficients are no part of it

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,9 @@ from conftest import cli
 from qsched_runtime import Coefficients, Sampler
 from qsched_runtime import manifest as manifests
 
-from qsched_edge.bundle.write import coefficients_json, write_coefficients
+from qsched_edge.bundle.learned import coefficients_json
+from qsched_edge.bundle.opened import open_bundle
+from qsched_edge.bundle.write import write_schedule
 from qsched_edge.evaluate.cells import Cell, last_latents, metric_names
 from qsched_edge.evaluate.contrasts import BEYOND, CELLS, compared, differences
 from qsched_edge.evaluate.run import text_table
@@ -60,7 +63,7 @@ def test_a_report_of_other_steps_with_channels_and_a_bias(
 ) -> None:
     folder = Path(shutil.copytree(bundles[4], tmp_path / "bundle"))
     channels = Coefficients(np.linspace(0.9, 1.1, 8).reshape(2, 4), np.ones(2), np.linspace(0, 0.07, 8).reshape(2, 4))
-    write_coefficients(folder, 2, channels, {})
+    write_schedule(folder, replace(open_bundle(folder).stock(2), coefficients=channels), {})
     arguments = ("evaluate", folder, "-o", tmp_path / "report", "--model", recipe, "--reference", bundles[32])
     refused = cli(*arguments, "--steps", 3)
     assert refused.stderr.strip() == "error: no schedule for 3 steps: this bundle has [2, 4]"

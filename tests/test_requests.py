@@ -7,16 +7,16 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from qsched_runtime import Coefficients
+from qsched_runtime import Coefficients, ScheduleTable
 
 from qsched_edge import noise
 from qsched_edge.ablate import run as ablation
 from qsched_edge.ablate.settings import Judging
 from qsched_edge.bundle.card import scheduler_json
+from qsched_edge.bundle.learned import LearnedSchedule
 from qsched_edge.calibrate.inputs import draws_of
-from qsched_edge.calibrate.memo import Ledger
 from qsched_edge.calibrate.run import started
-from qsched_edge.calibrate.search import Point, Proposal, Spending
+from qsched_edge.calibrate.search import Point, Proposal
 from qsched_edge.calibrate.searches.gradient_check import cosine, ratio
 from qsched_edge.calibrate.settings import CalibrationSettings
 from qsched_edge.errors import MetricError, RequestError
@@ -26,6 +26,8 @@ from qsched_edge.jaq.metrics import metric
 from qsched_edge.jaq.settings import TermSettings
 from qsched_edge.jaq.terms import QUALITY, TEXT_IMAGE
 from qsched_edge.prompts import PromptSet
+
+TABLE = ScheduleTable(*[np.array([9.0, 5.0]) for _ in range(7)], 1.0)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -106,9 +108,9 @@ def test_a_metric_that_is_one_takes_no_second_name(registry: dict[str, str], nam
 
 
 def test_a_start_at_the_closed_form_pays_for_all_it_took() -> None:
-    identity, other = Coefficients.identity(2), Coefficients(np.full(2, 1.1), np.ones(2))
+    identity, other = (LearnedSchedule(TABLE, Coefficients(np.full(2, v), np.ones(2))) for v in (1.0, 1.1))
     first = Proposal("closed", other, 0.1, 96, 40, 7.5, False, 0, {}, (Point(32, 0.0, identity), Point(96, 0.1, other)))
-    problem = SimpleNamespace(start=identity, spending=Spending(Ledger(1), passes=32, pictures=8, seconds=1.5))
+    problem = SimpleNamespace(start=identity, paid=None)
     found = started(problem, first)  # type: ignore[arg-type]
     assert found.start is other
-    assert (found.spending.passes, found.spending.pictures, found.spending.seconds) == (96, 40, 7.5)
+    assert found.paid is first

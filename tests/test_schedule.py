@@ -11,9 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from qsched_runtime import BundleError, Coefficients, ScheduleTable
 from qsched_runtime.noise import TorchNoise
+from qsched_runtime.schedule import COLUMNS
 
 from qsched_edge.checkpoint.recipes import Recipe, read_recipe, recipe_names
 from qsched_edge.checkpoint.schedule import Sampling, fingerprint, probe, stock_config
+from qsched_edge.checkpoint.timesteps import probe_at
 from qsched_edge.errors import ScheduleError
 
 BETAS = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "steps_offset": 1}
@@ -252,3 +254,57 @@ def test_coefficients_that_do_not_fit_are_refused() -> None:
 def test_fingerprint_tells_tables_apart() -> None:
     config = config_of("LCMScheduler", BETAS)
     assert fingerprint(probe(config, 4)) == fingerprint(probe(config, 4)) != fingerprint(probe(config, 2))
+
+
+SIGMAS_OF = {"FlowMatchEulerDiscreteScheduler": lambda n: np.linspace(1.0, 1 / n, n)}
+
+
+@pytest.mark.parametrize(("name", "settings_", "counts"), CASES)
+def test_at_the_stock_timesteps_a_table_of_ones_own_is_the_stock_table(
+    name: str, settings_: dict, counts: tuple[int, ...]
+) -> None:
+    for eta in (0.0, ETA):
+        for steps in counts:
+            config, sampling = config_of(name, settings_), Sampling(eta=eta, sigmas=SIGMAS_OF.get(name))
+            stock = probe(config, steps, sampling)
+            own = probe_at(config, stock.timesteps, sampling)
+            for column in COLUMNS:
+                np.testing.assert_allclose(getattr(own, column), getattr(stock, column), rtol=1e-6, atol=1e-6)
+            assert own.init_noise_sigma == pytest.approx(stock.init_noise_sigma)
+
+
+def alphas_of(settings_: dict) -> np.ndarray:
+    betas = np.linspace(settings_["beta_start"] ** 0.5, settings_["beta_end"] ** 0.5, 1000) ** 2
+    return np.cumprod(1 - betas)
+
+
+def test_ddim_at_timesteps_of_ones_own_is_the_papers_formula() -> None:
+    """Equation 12 of arXiv 2010.02502 in float64, between timesteps that no even spacing has."""
+    config, alphas = config_of("DDIMScheduler", {**BETAS, "clip_sample": False}), alphas_of(BETAS)
+    timesteps = [990, 612, 601, 33]
+    found = probe_at(config, timesteps, Sampling(eta=ETA))
+    after = [*alphas[timesteps[1:]], 1.0]
+    for i, (t, goal) in enumerate(zip(timesteps, after, strict=True)):
+        sigma = ETA * np.sqrt((1 - goal) / (1 - alphas[t]) * (1 - alphas[t] / goal))
+        a = np.sqrt(goal / alphas[t])
+        b = np.sqrt(1 - goal - sigma**2) - a * np.sqrt(1 - alphas[t])
+        np.testing.assert_allclose([found.a[i], found.b[i], found.c[i]], [a, b, sigma], rtol=2e-5, atol=2e-6)
+
+
+def test_ancestral_steps_at_timesteps_of_ones_own_are_k_diffusions_formula() -> None:
+    config, alphas = config_of("EulerAncestralDiscreteScheduler", BETAS), alphas_of(BETAS)
+    timesteps = [999, 870, 410, 100]
+    found = probe_at(config, timesteps, Sampling())
+    sigmas = [*np.sqrt((1 - alphas[timesteps]) / alphas[timesteps]), 0.0]
+    for i in range(4):
+        up = np.sqrt(sigmas[i + 1] ** 2 * (sigmas[i] ** 2 - sigmas[i + 1] ** 2) / sigmas[i] ** 2)
+        down = np.sqrt(sigmas[i + 1] ** 2 - up**2)
+        np.testing.assert_allclose(
+            [found.a[i], found.b[i], found.c[i]], [1, down - sigmas[i], up], rtol=2e-5, atol=2e-6
+        )
+
+
+@pytest.mark.parametrize("timesteps", [[], [999, 999], [10, 20], [1200, 10], [500, -1], [float("nan")]])
+def test_timesteps_that_do_not_fall_are_refused(timesteps: list[float]) -> None:
+    with pytest.raises(ScheduleError, match="must fall"):
+        probe_at(config_of("LCMScheduler", BETAS), timesteps, Sampling())

@@ -1,6 +1,7 @@
 """The searches against objectives whose optimum is known, and their books against a network that counts."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 import scipy.optimize
 from qsched_runtime import Coefficients, ScheduleTable
 
+from qsched_edge.bundle.learned import LearnedSchedule
 from qsched_edge.calibrate.budget import Budget
 from qsched_edge.calibrate.jobs import Draws, Job
 from qsched_edge.calibrate.pairs import sums
@@ -24,7 +26,7 @@ STEPS, CHANNELS = 4, 2
 BEST_X, BEST_EPS = np.array([1.0, 1.02, 0.97, 1.05]), np.array([1.06, 0.98, 1.03, 0.96])
 WEIGHTS = np.array([0.2, 0.5, 1.0, 2.0])
 TABLE = ScheduleTable(
-    np.arange(4.0),
+    np.array([900.0, 600.0, 300.0, 100.0]),
     np.ones(4),
     np.full(4, 0.9),
     np.full(4, -0.3),
@@ -34,6 +36,7 @@ TABLE = ScheduleTable(
     1.0,
 )
 
+STOCK = LearnedSchedule.stock(TABLE)
 NO_LIMIT = Budget()
 
 
@@ -53,7 +56,7 @@ class Bowl:
 
     def apart(self, job: Job) -> list[np.ndarray]:
         shift = 0.002 * np.sin(job.batch)
-        c = job.coefficients
+        c = job.schedule.coefficients
         rows = (
             c.c_x - BEST_X.reshape(-1, *[1] * (c.c_x.ndim - 1)),
             c.c_eps - BEST_EPS.reshape(-1, *[1] * (c.c_eps.ndim - 1)),
@@ -78,20 +81,26 @@ class Bowl:
 def problem_in(folder: Path, budget: Budget = NO_LIMIT, points: int = 5, iterations: int = 60) -> Problem:
     pictures = Pictures(Bowl(), Journal(folder, "bowl"), Draws(tuple(f"prompt {i}" for i in range(20)), 0))
     loss = Loss({"text_image": 1.0}, {"text_image": 0.0}, {"text_image": 1.0})
-    ones, tuning = Coefficients.identity(STEPS), Tuning(points, iterations, check=False)
-    return Problem(pictures, loss, TABLE, (CHANNELS, 8, 8), budget, np.random.default_rng(0), ones, "epsilon", tuning)
+    tuning = Tuning(points, iterations, check=False)
+    return Problem(
+        pictures, loss, STOCK, (CHANNELS, 8, 8), budget, np.random.default_rng(0), STOCK, "epsilon", retimed, tuning
+    )  # fmt: skip
+
+
+def retimed(timesteps: np.ndarray) -> ScheduleTable:
+    return replace(TABLE, timesteps=timesteps)
 
 
 def regret(coefficients: Coefficients) -> float:
     engine = Bowl()
-    jobs = [Job("scores", Draws(("p",) * 20, 0), b, coefficients) for b in range(3)]
+    jobs = [Job("scores", Draws(("p",) * 20, 0), b, LearnedSchedule(TABLE, coefficients)) for b in range(3)]
     return -float(np.mean([r["terms"]["text_image"][0] for r in engine.run(jobs)]))
 
 
 @pytest.mark.parametrize("name", ["free", "gradient", "blackbox", "channel"])
 def test_searches_with_free_steps_find_the_optimum(name: str, tmp_path: Path) -> None:
     found = propose(name, problem_in(tmp_path / "j"))
-    assert regret(found.coefficients) < 0.02 * regret(Coefficients.identity(STEPS))
+    assert regret(found.schedule.coefficients) < 0.02 * regret(Coefficients.identity(STEPS))
 
 
 def test_line_finds_the_best_line_that_scipy_finds(tmp_path: Path) -> None:
@@ -99,14 +108,16 @@ def test_line_finds_the_best_line_that_scipy_finds(tmp_path: Path) -> None:
         return regret(Coefficients(np.linspace(ends[0], ends[1], STEPS), np.linspace(ends[2], ends[3], STEPS)))
 
     exact = scipy.optimize.minimize(cost, np.ones(4), method="L-BFGS-B", bounds=[(LOW, HIGH)] * 4)
-    assert regret(propose("line", problem_in(tmp_path / "j")).coefficients) == pytest.approx(exact.fun, abs=1e-5)
+    assert regret(propose("line", problem_in(tmp_path / "j")).schedule.coefficients) == pytest.approx(
+        exact.fun, abs=1e-5
+    )
 
 
 def test_grid_has_the_papers_parameterisation_and_picks_its_best_point(tmp_path: Path) -> None:
     found = propose("grid", problem_in(tmp_path / "j"))
     axis = np.linspace(LOW, HIGH, 5)
     ramps = [Coefficients(np.linspace(s, 1, STEPS), np.linspace(m, 1, STEPS)) for s in axis for m in axis]
-    assert regret(found.coefficients) == min(map(regret, ramps))
+    assert regret(found.schedule.coefficients) == min(map(regret, ramps))
     assert found.pictures == 25 * 20
 
 
@@ -127,7 +138,7 @@ def test_a_resumed_search_asks_and_spends_the_same(name: str, tmp_path: Path) ->
     with pytest.raises(KeyboardInterrupt):
         propose(name, first)
     again = propose(name, problem_in(tmp_path / "part"))
-    assert (again.coefficients.c_x == whole.coefficients.c_x).all()
+    assert (again.schedule.coefficients.c_x == whole.schedule.coefficients.c_x).all()
     assert (again.passes, again.pictures, again.fit) == (whole.passes, whole.pictures, whole.fit)
 
 
@@ -148,12 +159,13 @@ def test_a_budget_of_time_counts_the_seconds_of_the_answers(tmp_path: Path) -> N
 
 def test_the_last_steps_pair_costs_no_pass(tmp_path: Path) -> None:
     problem = problem_in(tmp_path / "j")
+    problem.score(STOCK)
     before = problem.spending.passes
-    problem.score(Coefficients(np.ones(4), np.array([1, 1, 1, 1.1])))
+    problem.score(problem.at(Coefficients(np.ones(4), np.array([1, 1, 1, 1.1]))))
     assert problem.spending.passes == before
-    problem.score(Coefficients(np.ones(4), np.array([1, 1, 1.1, 1])))
+    problem.score(problem.at(Coefficients(np.ones(4), np.array([1, 1, 1.1, 1]))))
     assert problem.spending.passes == before + 20
-    problem.score(Coefficients(np.ones(4), np.array([1, 1, 1.1, 0.9])))
+    problem.score(problem.at(Coefficients(np.ones(4), np.array([1, 1, 1.1, 0.9]))))
     assert problem.spending.passes == before + 20
 
 
@@ -232,3 +244,58 @@ def test_closed_forms_never_weaken_the_denoising_that_noise_asks_for() -> None:
     assert (drift.c_eps > 1).all()
     assert (shifted.c_eps[:3] > 1).all()
     assert q_drift(paired(0.0, [0.0, 0.0], 0.3, "sample")) is None
+
+
+GOAL = np.array([900.0, 780.0, 520.0, 330.0])
+
+
+class Well(Bowl):
+    """An engine whose pictures are best at GOAL's timesteps, with 0.9 of the fresh noise at every step."""
+
+    def scores(self, job: Job) -> dict[str, Any]:
+        table, count = job.schedule.table, job.draws.sizes[job.batch]
+        drawn = table.c[:3] / NOISY.c[:3]
+        value = -float((((table.timesteps - GOAL) / 900) ** 2).sum() + ((drawn - 0.9) ** 2).sum())
+        return {"terms": {"text_image": [value] * count, "quality": [0.0] * count}}
+
+
+NOISY = replace(TABLE, c=np.array([0.9, 0.7, 0.4, 0.0]))
+
+
+def noisy_problem(folder: Path) -> Problem:
+    start = LearnedSchedule.stock(NOISY)
+    found = problem_in(folder)
+    pictures = Pictures(Well(), found.pictures.journal, found.pictures.draws)
+    return replace(
+        found,
+        pictures=pictures,
+        stock=start,
+        start=start,
+        retimed=lambda timesteps: replace(NOISY, timesteps=timesteps),
+    )
+
+
+def test_timesteps_come_nearer_to_the_best_ones_and_keep_the_first(tmp_path: Path) -> None:
+    found = propose("timesteps", noisy_problem(tmp_path / "j"))
+    timesteps = found.schedule.table.timesteps
+    assert timesteps[0] == NOISY.timesteps[0]
+    assert (np.diff(timesteps) < 0).all()
+    assert (timesteps == np.round(timesteps)).all()
+    assert np.abs(timesteps - GOAL).max() < 0.35 * np.abs(NOISY.timesteps - GOAL).max()
+    assert found.fit > found.curve[0].fit
+
+
+def test_the_share_of_fresh_noise_is_found_and_other_columns_stay(tmp_path: Path) -> None:
+    found = propose("noise", noisy_problem(tmp_path / "j")).schedule
+    np.testing.assert_allclose(found.table.c[:3] / NOISY.c[:3], 0.9, atol=0.01)
+    assert found.table.c[3] == 0
+    assert (found.table.timesteps == NOISY.timesteps).all()
+    assert (found.coefficients.c_x == 1).all()
+
+
+def test_one_step_and_steps_without_noise_have_nothing_to_move(tmp_path: Path) -> None:
+    assert propose("noise", problem_in(tmp_path / "quiet")).schedule == STOCK
+    one = ScheduleTable(*[np.array([9.0])] * 7, 1.0)  # type: ignore[arg-type]
+    single = replace(problem_in(tmp_path / "one"), stock=LearnedSchedule.stock(one), start=LearnedSchedule.stock(one))
+    single.pictures.engine.scores = lambda job: {"terms": {"text_image": [0.0] * job.draws.sizes[job.batch]}}  # type: ignore
+    assert propose("timesteps", single).pictures == 20

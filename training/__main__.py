@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
-from training import assess, autoencoder, evaluator, latents, prompt_sets, publish, scorer, student, teacher
+from training import (
+    assess,
+    autoencoder,
+    evaluator,
+    gate,
+    latents,
+    prompt_sets,
+    publish,
+    scorer,
+    student,
+    teacher,
+    texture,
+)
 
 
 def main() -> None:
     autoencoder.main()
     latents.load()
-    for stage in (scorer, evaluator, teacher, student, publish, prompt_sets, assess):
+    for stage in (scorer, evaluator, teacher, student, publish, gate, texture, prompt_sets, assess):
         stage.main()
 
 

@@ -46,13 +46,18 @@ class Classifier:
 
     def __call__(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """float32 [B, 3, H, W] in -1..1 -> (ranking int64 [B, labels], best first; features float32 [B, D])."""
+        logs, features = self.logs(images)
+        return logs.argsort(axis=1)[:, ::-1], features
+
+    def logs(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The same pictures -> (log probability of each label float32 [B, labels], features float32 [B, D])."""
         import torch
 
         with torch.no_grad():
             pixels = torch.from_numpy(np.clip(images, -1, 1)).to(self.device)
             output = self.model(pixels, output_hidden_states=True)
-        ranking = output.logits.argsort(dim=1, descending=True).cpu().numpy()
-        return ranking, output.hidden_states[-1].mean(dim=(2, 3)).cpu().numpy()
+        logs = output.logits.log_softmax(dim=1).cpu().numpy()
+        return logs, output.hidden_states[-1].mean(dim=(2, 3)).cpu().numpy()
 
 
 class Concepts:
@@ -61,6 +66,7 @@ class Concepts:
     readings: Mapping[str, Reading] = {
         "top1": Reading("Concept accuracy, top 1", "top-1", True, "{:.1%}", "{:+.1%}"),
         "top5": Reading("Concept accuracy, top 5", "top-5", True, "{:.1%}", "{:+.1%}"),
+        "log_p": Reading("Log probability of the concept", "log p", True, "{:.3f}", "{:+.3f}"),
     }
 
     def __init__(self, classifier: Classifier, files: frozenset[str]) -> None:
@@ -70,10 +76,11 @@ class Concepts:
         self.distances: Mapping[str, Distance] = {"frechet": FrechetDistance(reading, classifier.frechet)}
 
     def look(self, drawn: Drawn) -> Look:
-        ranking, features = self.classifier(drawn.images * 2 - 1)
+        logs, features = self.classifier.logs(drawn.images * 2 - 1)
+        ranking = logs.argsort(axis=1)[:, ::-1]
         labels = np.array([self.classifier.label_of(prompt) for prompt in drawn.prompts])[:, None]
         hits = {f"top{n}": (ranking[:, :n] == labels).any(axis=1).astype(float) for n in (1, 5)}
-        return Look(hits, features)
+        return Look({**hits, "log_p": np.take_along_axis(logs, labels, axis=1)[:, 0].astype(np.float64)}, features)
 
     def check(self, prompts: Sequence[str]) -> None:
         for prompt in prompts:

@@ -22,6 +22,7 @@ JUDGES = {
     "paired": "qsched_edge.jaq.paired:paired",
     "concepts": "qsched_edge.jaq.concepts:concepts",
     "terms": "qsched_edge.jaq.scored:scored_terms",
+    "texture": "qsched_edge.jaq.texture:texture",
 }
 ROLES = ("fit", "gate", "report")
 
