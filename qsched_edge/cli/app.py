@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from qsched_edge.cli import bundles, calibration, graphs, reports
+from qsched_edge.cli import bundles, calibration, exports, graphs, reports
 from qsched_edge.cli.options import Grouped
 from qsched_edge.errors import QSchedError
 
@@ -24,8 +24,8 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 COMMANDS = (
-    bundles.models, bundles.export, graphs.quantize, calibration.calibrate, reports.evaluate, reports.ablate,
-    bundles.run, bundles.verify, graphs.inspect,
+    exports.models, exports.recipe, exports.export, graphs.quantize, calibration.calibrate, reports.evaluate,
+    reports.ablate, bundles.run, bundles.verify, graphs.inspect,
 )  # fmt: skip
 for command in COMMANDS:
     app.command(cls=Grouped)(command)
