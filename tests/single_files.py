@@ -1,4 +1,4 @@
-"""Checkpoints in their authors' layout, made of diffusers' by renaming: the inverse of what diffusers reads them with."""
+"""Checkpoints in their authors' layout, by renaming: the inverse of what diffusers reads them with."""
 
 from __future__ import annotations
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -148,7 +149,7 @@ def test_schedulers_with_a_history_are_refused_with_what_fits_the_model(traits: 
     with pytest.raises(ScheduleError, match=advice) as error:
         check_scheduler(traits)
     assert "did you mean" not in str(error.value)
-    offered = advice.split(" or ")[0].split()[-1]
+    offered = re.findall(r"\w+Scheduler", advice)[0]
     check_scheduler(replace(traits, scheduler=offered))
 
 

@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 import single_files
 import torch
-from conftest import cli
 from safetensors.torch import save_file
 from test_defaults import contents
 
@@ -48,8 +47,7 @@ def test_a_single_file_gives_the_bundle_of_the_diffusers_folder(kind: str, tmp_p
     pipeline = build(scheduler())
     folder, file = families.save(pipeline, tmp_path / "mine"), tmp_path / "mine.safetensors"
     save_file({name: tensor.contiguous() for name, tensor in to_single(pipeline).items()}, file)
-    done = cli("export", "-m", file, "--base", base, "-o", tmp_path / "ours", "--quiet")
-    assert done.returncode == 0, done.stderr
+    export(resolve(str(file), Overrides(base=str(base))), ExportSettings(4), tmp_path / "ours", quiet=True)
     export(resolve(str(folder)), ExportSettings(4), tmp_path / "theirs", quiet=True)
     ours, theirs = contents(tmp_path / "ours"), contents(tmp_path / "theirs")
     told = [json.loads(files.pop("qsched.json")) for files in (ours, theirs)]
@@ -121,9 +119,7 @@ def test_a_networks_file_in_diffusers_names_stands_in_for_it(tmp_path: Path) -> 
 
 def test_files_that_hold_no_known_component_are_refused(tmp_path: Path) -> None:
     save_file({"something.else": torch.zeros(2)}, tmp_path / "other.safetensors")
-    with pytest.raises(
-        WeightsError, match=r"other\.safetensors \(something\.else.*no layout that is read"
-    ):
+    with pytest.raises(WeightsError, match=r"other\.safetensors \(something\.else.*no layout that is read"):
         resolve(str(tmp_path / "other.safetensors"))
     (tmp_path / "cut.safetensors").write_bytes(b"1234")
     with pytest.raises(WeightsError, match="cannot be read as safetensors"):

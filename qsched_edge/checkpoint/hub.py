@@ -45,9 +45,9 @@ def hub_id(text: str) -> HubId | None:
 def fetch(source: HubId, variant: str = "", whole: bool = False, without: tuple[str, ...] = ()) -> Path:
     """The local folder of a repository or the local file it names; downloads what is missing.
 
-    Of a pipeline only the components' weights are taken, but for those `without`, with `whole` those at the root: files of `variant` where
-    there are any, else plain ones, which is said. HF_HOME, HF_TOKEN, HF_HUB_OFFLINE and HF_ENDPOINT mean what they
-    mean everywhere.
+    Of a pipeline only the components' weights are taken, but for those `without`, with `whole` those at the root: files
+    of `variant` where there are any, else plain ones, which is said. HF_HOME, HF_TOKEN, HF_HUB_OFFLINE and HF_ENDPOINT
+    mean what they mean everywhere.
     """
     if source.file:
         return downloaded(source, [])

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -67,7 +68,7 @@ class SingleFile:
         """The repository of the model it is a version of, as diffusers tells it from its tensors."""
         torchvision_schema.declare()
         import torch
-        from diffusers.loaders import single_file_utils as stock
+        from diffusers.loaders.single_file_utils import infer_diffusers_model_type
 
         if width := self.shapes.get(CROSS, (0, 0))[1]:
             kind = WIDTHS.get(width, "v1")
@@ -75,8 +76,16 @@ class SingleFile:
             kind = "flux-dev" if any("guidance_embedder" in key for key in self.shapes) else "flux-schnell"
         else:
             with torch.device("meta"):
-                kind = stock.infer_diffusers_model_type({k: torch.empty(s) for k, s in self.shapes.items()})
-        return str(stock.DIFFUSERS_DEFAULT_PIPELINE_PATHS[kind]["pretrained_model_name_or_path"])
+                kind = infer_diffusers_model_type({k: torch.empty(s) for k, s in self.shapes.items()})
+        return repository_of(kind)
+
+
+def repository_of(kind: str) -> str:
+    """Where diffusers looks for what belongs to a kind of checkpoint."""
+    torchvision_schema.declare()
+    from diffusers.loaders.single_file_utils import DIFFUSERS_DEFAULT_PIPELINE_PATHS
+
+    return str(DIFFUSERS_DEFAULT_PIPELINE_PATHS[kind]["pretrained_model_name_or_path"])
 
 
 CROSS = "down_blocks.1.attentions.0.transformer_blocks.0.attn2.to_k.weight"  # [*, width of the text states]
@@ -152,6 +161,6 @@ def unpacked_vae(single: SingleFile, folder: Path) -> Path:
         tensors = {name: replay(t.origin, shard.get_tensor).clone() for name, t in weights.recorded.items()}
     save_file(tensors, partial)
     partial.rename(target / "diffusion_pytorch_model.safetensors")
-    (target / ".config.partial").write_text(json.dumps(config), "utf-8")
+    shutil.copyfile(folder / "config.json", target / ".config.partial")
     (target / ".config.partial").rename(target / "config.json")
     return target
