@@ -85,10 +85,8 @@ def run(
     drawn = with_progress(sampler, prompt, asked, quiet)
     drawn.save(output)
     seconds = {"load": round(ready - started, 3), "draw": round(time.perf_counter() - ready, 3)}
-    print(
-        f"seed {drawn.seed}: {len(names)} in {seconds['draw']:.2f} s, loaded in {seconds['load']:.2f} s",
-        file=sys.stderr,
-    )
+    many = "1 picture" if len(names) == 1 else f"{len(names)} pictures"
+    print(f"seed {drawn.seed}: {many} in {seconds['draw']:.2f} s, loaded in {seconds['load']:.2f} s", file=sys.stderr)
     record = {"pictures": list(map(str, names)), "seed": drawn.seed, "seconds": seconds, "device": device,
               "height": drawn.images.shape[1], "width": drawn.images.shape[2],
               "left_out": [sampler.left_out(text) for text in prompt]}  # fmt: skip
