@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from qsched_edge.cli import bundles, calibration, exports, graphs, reports
+from qsched_edge.cli import bundles, calibration, drawing, graphs, reports
 from qsched_edge.cli.options import Grouped
 from qsched_edge.errors import QSchedError
 
@@ -24,15 +24,28 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 COMMANDS = (
-    exports.models, exports.recipe, exports.export, graphs.quantize, calibration.calibrate, reports.evaluate,
-    reports.ablate, bundles.run, bundles.verify, graphs.inspect,
+    bundles.models, bundles.recipe, bundles.export, graphs.quantize, calibration.calibrate, reports.evaluate,
+    reports.ablate, drawing.run, drawing.verify, graphs.inspect,
 )  # fmt: skip
 for command in COMMANDS:
     app.command(cls=Grouped)(command)
 
 
+def print_version(wanted: bool) -> None:
+    if wanted:
+        from qsched_edge import __version__
+
+        print(f"qsched-edge {__version__}")
+        raise typer.Exit
+
+
 @app.callback()
-def options(debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False) -> None:
+def options(
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", is_eager=True, callback=print_version)
+    ] = False,
+) -> None:
     if debug:
         os.environ["QSCHED_DEBUG"] = "1"
 
