@@ -9,11 +9,11 @@ from types import FunctionType
 import families
 import numpy as np
 import pytest
-import single_files
 import torch
 from safetensors.torch import save_file
 from test_defaults import contents
 
+from benchmarks import original_layout
 from qsched_edge.checkpoint.recipes import Overrides, resolve
 from qsched_edge.checkpoint.single_file import single_file
 from qsched_edge.errors import WeightsError
@@ -28,9 +28,14 @@ def scheduler():  # type: ignore[no-untyped-def]
 
 
 KINDS = {
-    "sd": (families.stable_diffusion, single_files.stable_diffusion),
-    "xl": (families.stable_diffusion_xl, single_files.stable_diffusion_xl),
+    "sd": (families.stable_diffusion, original_layout.stable_diffusion),
+    "xl": (families.stable_diffusion_xl, original_layout.stable_diffusion_xl),
 }
+
+
+def states_of(pipeline) -> dict[str, dict[str, torch.Tensor]]:  # type: ignore[no-untyped-def]
+    networks = {name: part for name, part in pipeline.components.items() if isinstance(part, torch.nn.Module)}
+    return {name: network.state_dict() for name, network in networks.items()}
 
 
 @pytest.fixture(autouse=True)
@@ -46,7 +51,9 @@ def test_a_single_file_gives_the_bundle_of_the_diffusers_folder(kind: str, tmp_p
     torch.manual_seed(0)
     pipeline = build(scheduler())
     folder, file = families.save(pipeline, tmp_path / "mine"), tmp_path / "mine.safetensors"
-    save_file({name: tensor.contiguous() for name, tensor in to_single(pipeline).items()}, file)
+    save_file(
+        {name: tensor.contiguous() for name, tensor in to_single(states_of(pipeline), 1, [True, False]).items()}, file
+    )
     export(resolve(str(file), Overrides(base=str(base))), ExportSettings(4), tmp_path / "ours", quiet=True)
     export(resolve(str(folder)), ExportSettings(4), tmp_path / "theirs", quiet=True)
     ours, theirs = contents(tmp_path / "ours"), contents(tmp_path / "theirs")
@@ -76,8 +83,8 @@ def rows_agree(weights, state: dict[str, torch.Tensor]) -> None:  # type: ignore
 def test_the_text_encoder_of_stable_diffusion_2_is_split_and_renamed(tmp_path: Path) -> None:
     model, file = families.clip_text(), tmp_path / "v2.safetensors"
     unet = families.unet(32)
-    state = single_files.open_clip(model.state_dict(), "cond_stage_model.model.")
-    save_file({**state, **single_files.ldm_unet(unet.state_dict(), 1, [True, False])}, file)
+    state = original_layout.open_clip(model.state_dict(), "cond_stage_model.model.")
+    save_file({**state, **original_layout.ldm_unet(unet.state_dict(), 1, [True, False])}, file)
     single = single_file(file)
     assert single.components == ("unet", "text_encoder")
     rows_agree(single.weights("text_encoder", model.config.to_dict(), ("text_model.",)), model.state_dict())
@@ -89,7 +96,7 @@ def test_flux_transformers_in_their_own_layout(prefix: str, tmp_path: Path, monk
     from diffusers.loaders import single_file_utils as stock
 
     transformer, file = families.flux().transformer, tmp_path / "flux.safetensors"
-    save_file({prefix + name: t for name, t in single_files.flux(transformer.state_dict()).items()}, file)
+    save_file({prefix + name: t for name, t in original_layout.flux(transformer.state_dict()).items()}, file)
     name = "convert_flux_transformer_checkpoint_to_diffusers"
     convert = getattr(stock, name)
     constants = tuple(32 if value == 3072 else value for value in convert.__code__.co_consts)  # the miniature's width
@@ -121,6 +128,15 @@ def test_files_that_hold_no_known_component_are_refused(tmp_path: Path) -> None:
     save_file({"something.else": torch.zeros(2)}, tmp_path / "other.safetensors")
     with pytest.raises(WeightsError, match=r"other\.safetensors \(something\.else.*no layout that is read"):
         resolve(str(tmp_path / "other.safetensors"))
+    save_file(
+        {"model.diffusion_model.joint_blocks.0.x": torch.zeros(2), "vae.x": torch.zeros(2)},
+        tmp_path / "sd3.safetensors",
+    )
+    with pytest.raises(WeightsError, match="no layout that is read: give a diffusers folder"):
+        resolve(str(tmp_path / "sd3.safetensors"))
+    save_file({"lora_unet_x.lora_down.weight": torch.zeros(2)}, tmp_path / "lora.safetensors")
+    with pytest.raises(WeightsError, match="a LoRA goes onto a model: --lora"):
+        resolve(str(tmp_path / "lora.safetensors"))
     (tmp_path / "cut.safetensors").write_bytes(b"1234")
     with pytest.raises(WeightsError, match="cannot be read as safetensors"):
         resolve(str(tmp_path / "cut.safetensors"))

@@ -62,9 +62,10 @@ class ModelSpec:
 
     def small_json(self, component: str, name: str = "config.json") -> dict[str, Any]:
         """A component's file; {} where the model has none, which whoever needs it says."""
-        if component not in self.index or not (file := self.part(component) / name).is_file():
+        if component not in self.index:
             return {}
-        return read_json(file)
+        file = self.described_in(component) / name
+        return read_json(file) if file.is_file() else {}
 
     def class_of(self, component: str) -> str:
         """The component's class, as model_index.json names it."""
@@ -85,12 +86,14 @@ class ModelSpec:
 
     def part(self, component: str) -> Path:
         """The component's folder: the pipeline's own, or the one the recipe puts in its place."""
-        other = self.recipe.parts.get(component)
-        if other:
-            return self.locate(other)
         if component == "vae" and self.in_single_file("vae"):
             return single_file.unpacked_vae(self.checkpoint(), self.folder / "vae")
-        return self.folder / component
+        return self.described_in(component)
+
+    def described_in(self, component: str) -> Path:
+        """The folder of its configuration, wherever its weights are."""
+        other = self.recipe.parts.get(component)
+        return self.locate(other) if other else self.folder / component
 
     def checkpoint(self) -> single_file.SingleFile:
         """The recipe's file in its authors' layout; only where it names one."""

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from fnmatch import fnmatch
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
@@ -96,6 +97,7 @@ def prompt_set_file(name: str) -> Path:
     return known[name].resolve()
 
 
+@cache
 def recipe_names() -> dict[str, Path]:
     """The shipped recipes: name -> file, which may hold several that differ in few keys (`variants`)."""
     found: dict[str, Path] = {}
@@ -104,6 +106,7 @@ def recipe_names() -> dict[str, Path]:
     return found
 
 
+@cache
 def shipped_recipes() -> dict[str, Recipe]:
     return {name: read_recipe(path, name) for name, path in recipe_names().items()}
 
@@ -176,15 +179,22 @@ def check_widths(widths: Iterable[int], group_size: int, where: str) -> None:
 
 def typed(kind: Any, value: Any, where: str) -> Any:
     """`value`, as TOML holds it, held to the type `kind`; raises RecipeError for the first thing that is not."""
-    from pydantic import TypeAdapter, ValidationError
+    from pydantic import ValidationError
 
     try:
         # by way of JSON: that is where pydantic's strict mode lets an array be a tuple; a date of TOML fits no type
-        return TypeAdapter(kind).validate_json(json.dumps(value, default=lambda date: [str(date)]), strict=True)
+        return reader_of(kind).validate_json(json.dumps(value, default=lambda date: [str(date)]), strict=True)
     except ValidationError as error:
         first = error.errors()[0]
         name = ".".join(map(str, first["loc"]))
         raise RecipeError(f"{where}: {name} = {first['input']!r}: {first['msg']}") from error
+
+
+@cache
+def reader_of(kind: Any) -> Any:
+    from pydantic import TypeAdapter
+
+    return TypeAdapter(kind)
 
 
 def read_toml(path: Path, what: str) -> dict[str, Any]:

@@ -77,6 +77,10 @@ class SingleFile:
         else:
             with torch.device("meta"):
                 kind = infer_diffusers_model_type({k: torch.empty(s) for k, s in self.shapes.items()})
+            if kind not in READ:
+                raise WeightsError(
+                    f"{self.file.name} is a checkpoint of the kind {kind}: these are read: {', '.join(READ)}"
+                )
         return repository_of(kind)
 
 
@@ -89,6 +93,7 @@ def repository_of(kind: str) -> str:
 
 
 CROSS = "down_blocks.1.attentions.0.transformer_blocks.0.attn2.to_k.weight"  # [*, width of the text states]
+READ = ("v1", "v2", "xl_base", "flux-schnell", "flux-dev")  # as diffusers calls them
 WIDTHS = {768: "v1", 1024: "v2", 2048: "xl_base"}
 
 
@@ -97,9 +102,13 @@ def single_file(file: Path) -> SingleFile:
     """Raises WeightsError for a file that holds no component that is known here."""
     with opened(file) as shard:
         found = SingleFile(file, {key: tuple(shard.get_slice(key).get_shape()) for key in shard.keys()})  # noqa: SIM118
-    if not found.components:
+    network = {"unet", "transformer"} & set(found.components)
+    strange = not network and any(key.startswith(UNET) for key in found.shapes)  # another family's, beside a known VAE
+    if strange or not found.components:
         shown = ", ".join(list(found.shapes)[:3])
-        raise WeightsError(f"{file.name} ({shown}, ...) has no layout that is read: give a diffusers folder")
+        lora = any(".lora_" in key for key in found.shapes)
+        advice = "a LoRA goes onto a model: --lora" if lora else "give a diffusers folder"
+        raise WeightsError(f"{file.name} ({shown}, ...) has no layout that is read: {advice}")
     return found
 
 

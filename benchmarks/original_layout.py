@@ -154,19 +154,19 @@ def flux(state: State) -> State:
     return found
 
 
-def stable_diffusion(pipeline) -> State:  # type: ignore[no-untyped-def]
+def stable_diffusion(states: dict[str, State], layers: int, attends: list[bool]) -> State:
     """As Stable Diffusion 1 and its fine-tunes are published."""
     return {
-        **ldm_unet(pipeline.unet.state_dict(), 1, [True, False]),
-        **ldm_vae(pipeline.vae.state_dict()),
-        **clip(pipeline.text_encoder.state_dict(), "cond_stage_model.transformer."),
+        **ldm_unet(states["unet"], layers, attends),
+        **ldm_vae(states["vae"]),
+        **clip(states["text_encoder"], "cond_stage_model.transformer."),
     }
 
 
-def stable_diffusion_xl(pipeline) -> State:  # type: ignore[no-untyped-def]
+def stable_diffusion_xl(states: dict[str, State], layers: int, attends: list[bool]) -> State:
     return {
-        **ldm_unet(pipeline.unet.state_dict(), 1, [True, False]),
-        **ldm_vae(pipeline.vae.state_dict()),
-        **clip(pipeline.text_encoder.state_dict(), "conditioner.embedders.0.transformer."),
-        **open_clip(pipeline.text_encoder_2.state_dict(), "conditioner.embedders.1.model."),
+        **ldm_unet(states["unet"], layers, attends),
+        **ldm_vae(states["vae"]),
+        **clip(states["text_encoder"], "conditioner.embedders.0.transformer."),
+        **open_clip(states["text_encoder_2"], "conditioner.embedders.1.model."),
     }
