@@ -22,7 +22,7 @@ import torch
 
 from qsched_edge.errors import QSchedError
 from qsched_edge.foreign.run import Settings, quantize
-from qsched_edge.quantize.scheme import Scheme
+from qsched_edge.precision import Scheme
 
 
 def scripted(module: torch.nn.Module, example: torch.Tensor, path: Path, opset: int, axes: dict[int, str]) -> Path:

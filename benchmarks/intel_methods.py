@@ -37,11 +37,11 @@ from qsched_edge.evaluate.sizes import fp16_bytes
 from qsched_edge.export.run import ExportSettings, export
 from qsched_edge.foreign.inspection import inspect
 from qsched_edge.observe.observation import Calibration, write_feeds
-from qsched_edge.observe.trajectory import read_feeds, recorded, spread
 from qsched_edge.prompts import read_prompts
 from qsched_edge.quantize import whole_graph
+from qsched_edge.quantize.feeds import read_feeds, recorded, spread
+from qsched_edge.quantize.integers import pack, unpack
 from qsched_edge.quantize.rewrite import GRAPH
-from qsched_edge.quantize.scheme import pack, unpack
 from qsched_edge.work.staging import Staging, write_json, write_text
 
 ROUNDS = 15

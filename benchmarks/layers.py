@@ -27,10 +27,10 @@ from qsched_edge.observe.allocation import Option
 from qsched_edge.observe.observation import MomentsOf, Observation, write_feeds, write_moments
 from qsched_edge.observe.sensitivity import Candidate, restored
 from qsched_edge.pipelines import layout_of
+from qsched_edge.precision import Scheme
 from qsched_edge.prompts import read_prompts
 from qsched_edge.quantize.encode import WeightRows
 from qsched_edge.quantize.moments import output_error
-from qsched_edge.quantize.scheme import Scheme
 from qsched_edge.work.journal import Journal
 from qsched_edge.work.memory import RamLimit
 from qsched_edge.work.staging import Staging, write_json, write_text

@@ -33,9 +33,9 @@ from qsched_edge.evaluate.sizes import fp16_bytes
 from qsched_edge.export.run import ExportSettings, export, target_of
 from qsched_edge.intervals import paired_difference
 from qsched_edge.observe.observation import Calibration, Observation, write_feeds, write_moments
+from qsched_edge.precision import CHANNEL
 from qsched_edge.prompts import read_prompts
 from qsched_edge.quantize.rewrite import GRAPH
-from qsched_edge.quantize.scheme import CHANNEL
 from qsched_edge.work.memory import RamLimit
 from qsched_edge.work.staging import Staging, write_json, write_text
 

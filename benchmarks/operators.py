@@ -16,7 +16,7 @@ import onnx
 import onnxruntime as ort
 from onnx import TensorProto, helper, numpy_helper
 
-from qsched_edge.quantize.scheme import pack
+from qsched_edge.quantize.integers import pack
 
 N = helper.make_node
 FLOATS = {"float32": TensorProto.FLOAT, "float16": TensorProto.FLOAT16}

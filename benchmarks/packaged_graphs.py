@@ -21,7 +21,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from qsched_edge.errors import QSchedError
 from qsched_edge.foreign.run import Report, Settings, quantize
-from qsched_edge.quantize.scheme import Scheme
+from qsched_edge.precision import Scheme
 
 ROOT = Path(__file__).parent.parent
 SENTENCE = "The quick brown fox jumps over 13 lazy dogs."

@@ -10,8 +10,8 @@ import onnx
 import onnxruntime as ort
 from onnx import TensorProto, helper, numpy_helper
 
+from qsched_edge.precision import Scheme
 from qsched_edge.quantize.neural_compressor import round_to_nearest
-from qsched_edge.quantize.scheme import Scheme
 
 TYPES = {"float32": TensorProto.FLOAT, "float16": TensorProto.FLOAT16, "int64": TensorProto.INT64}
 

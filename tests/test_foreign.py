@@ -16,9 +16,9 @@ from qsched_edge.errors import OutputExistsError, QuantizeError, WeightsError
 from qsched_edge.foreign.graph_weights import GraphWeights
 from qsched_edge.foreign.reading import read_graph
 from qsched_edge.foreign.run import Report, Settings, quantize
+from qsched_edge.precision import Scheme
 from qsched_edge.quantize import rewrite
 from qsched_edge.quantize.encode import WeightRows
-from qsched_edge.quantize.scheme import Scheme
 from qsched_edge.quantize.store import Packed
 from qsched_edge.work.memory import RamLimit
 

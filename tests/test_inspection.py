@@ -17,7 +17,7 @@ from qsched_runtime import manifest as manifests
 from qsched_edge.errors import WeightsError
 from qsched_edge.foreign.inspection import inspect
 from qsched_edge.foreign.run import Settings, quantize
-from qsched_edge.quantize.scheme import Scheme
+from qsched_edge.precision import Scheme
 
 N = helper.make_node
 WEIGHTS = {"table": normal(2100, 64), "kernel": normal(48, 64, 3), "w": normal(48, 33), "b": normal(33)}

@@ -6,11 +6,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qsched_edge.errors import QuantizeError
+from qsched_edge.precision import Scheme
+from qsched_edge.quantize.integers import QuantizedMatrix
 from qsched_edge.quantize.methods import METHODS, method
 from qsched_edge.quantize.moments import DAMPING, Moments, output_error, upper_factor_of_inverse
 from qsched_edge.quantize.neural_compressor import quant_tensor, round_to_nearest
 from qsched_edge.quantize.scale_search import least_squared_error
-from qsched_edge.quantize.scheme import QuantizedMatrix, Scheme
 
 
 def correlated(width: int, seed: int, samples: int = 2000) -> np.ndarray:

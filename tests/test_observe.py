@@ -24,10 +24,11 @@ from qsched_edge.observe.accumulate import MomentsFolder, block_widths, observe,
 from qsched_edge.observe.allocation import Option, Target, allocate
 from qsched_edge.observe.sensitivity import Backbone, candidates_of, sensitivities
 from qsched_edge.observe.taps import ROWS, Tap, Window
-from qsched_edge.observe.trajectory import read_feeds, record, recorded, spread
+from qsched_edge.observe.trajectory import record
+from qsched_edge.precision import Scheme
 from qsched_edge.prompts import read_prompts
+from qsched_edge.quantize.feeds import read_feeds, recorded, spread
 from qsched_edge.quantize.rewrite import write_graph
-from qsched_edge.quantize.scheme import Scheme
 from qsched_edge.work.journal import Journal
 from qsched_edge.work.memory import RamLimit
 

@@ -11,9 +11,10 @@ from hypothesis.extra.numpy import arrays
 from onnx import TensorProto, helper, numpy_helper
 
 from qsched_edge.errors import QuantizeError
+from qsched_edge.precision import Scheme
+from qsched_edge.quantize.integers import pack, unpack
 from qsched_edge.quantize.methods import method
 from qsched_edge.quantize.neural_compressor import quant_tensor, round_to_nearest
-from qsched_edge.quantize.scheme import Scheme, pack, unpack
 
 
 @given(st.integers(1, 9), st.integers(1, 40), st.sampled_from([2, 4, 8]), st.integers(0, 2**32 - 1))

@@ -16,10 +16,11 @@ from onnx import helper
 
 from qsched_edge.errors import QuantizeError
 from qsched_edge.foreign.run import Report, Settings, quantize
+from qsched_edge.precision import GROUP_SIZES, Scheme
 from qsched_edge.quantize.encode import ENCODERS, WeightRows, stored_bytes
+from qsched_edge.quantize.integers import pack, unpack
 from qsched_edge.quantize.layout import LAYOUTS
 from qsched_edge.quantize.resident import Resident, resident
-from qsched_edge.quantize.scheme import GROUP_SIZES, Scheme, pack, unpack
 
 N = helper.make_node
 SCHEMES = st.builds(

@@ -16,9 +16,10 @@ from qsched_runtime.sessions import Graph
 from qsched_edge.checkpoint.recipes import ModelSpec, read_recipe, resolve
 from qsched_edge.errors import QuantizeError, RecipeError
 from qsched_edge.export.run import Calibration, ExportSettings, export, target_of
-from qsched_edge.observe.trajectory import read_feeds, record, recorded
+from qsched_edge.observe.trajectory import record
 from qsched_edge.prompts import read_prompts
 from qsched_edge.quantize import whole_graph
+from qsched_edge.quantize.feeds import read_feeds, recorded
 from qsched_edge.work.memory import RamLimit
 
 W8A8 = {"method": "smoothquant", "activation_bits": 8, "calibration": Calibration(count=6)}

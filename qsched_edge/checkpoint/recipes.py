@@ -17,7 +17,7 @@ from qsched_edge._shelf import shelf
 from qsched_edge.checkpoint import hub, stock
 from qsched_edge.checkpoint.schedule import stock_config
 from qsched_edge.errors import QuantizeError, RecipeError, unknown_name
-from qsched_edge.quantize.scheme import Scheme
+from qsched_edge.precision import Scheme
 
 
 @dataclass(frozen=True)

@@ -94,8 +94,8 @@ def export(
 ) -> None:
     """Capture, quantize and bundle a model; all Q-Sched coefficients are one."""
     from qsched_edge.checkpoint.recipes import read_layers, resolve
+    from qsched_edge.precision import Scheme
     from qsched_edge.quantize.methods import entry
-    from qsched_edge.quantize.scheme import Scheme
     from qsched_edge.work.memory import parse_bytes
 
     # bad bits and methods are refused before anything is read
@@ -142,7 +142,7 @@ def quantize(
     as_json: Json = False,
 ) -> None:
     """Quantize any ONNX graph, and print what was quantized, what was not and why, sizes and the output error."""
-    from qsched_edge.quantize.scheme import Scheme
+    from qsched_edge.precision import Scheme
     from qsched_edge.work.memory import RamLimit, parse_bytes
 
     scheme = Scheme(bits, group_size, symmetric, method, activation_bits)

@@ -31,12 +31,12 @@ from qsched_edge.lookup import lookup
 from qsched_edge.observe import allocation, sensitivity
 from qsched_edge.observe.observation import Calibration, MomentsOf, Observation, write_feeds, write_moments
 from qsched_edge.pipelines import Choices, ComponentPlan, Layout, layout_of
+from qsched_edge.precision import Scheme
 from qsched_edge.prompts import PromptSet
 from qsched_edge.quantize import methods
 from qsched_edge.quantize.encode import SMALL
 from qsched_edge.quantize.resident import file_bytes, resident_if_large
 from qsched_edge.quantize.rewrite import GRAPH, Layer, write_graph
-from qsched_edge.quantize.scheme import Scheme
 from qsched_edge.work import progress
 from qsched_edge.work.journal import Journal
 from qsched_edge.work.memory import RamLimit

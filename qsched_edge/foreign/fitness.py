@@ -9,8 +9,8 @@ import onnx_ir as ir
 
 from qsched_edge.foreign.graph_weights import extremes
 from qsched_edge.foreign.uses import Use
+from qsched_edge.precision import Scheme
 from qsched_edge.quantize.encode import stored_bytes
-from qsched_edge.quantize.scheme import Scheme
 
 LARGEST = float(np.finfo(np.float16).max)
 SMALLEST_SCALE = 2.0**-22  # four times float16's smallest number; below, scales are too coarse to fit the values

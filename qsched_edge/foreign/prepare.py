@@ -22,9 +22,9 @@ from qsched_edge.foreign.opset import (
     upgraded,
 )
 from qsched_edge.foreign.uses import Use, reason_to_leave, uses_of
+from qsched_edge.precision import CHANNEL, Scheme
 from qsched_edge.quantize.emit import first_of, make_node, replace
 from qsched_edge.quantize.encode import SMALL
-from qsched_edge.quantize.scheme import CHANNEL, Scheme
 
 ROLES = ("q", "scale", "zero", "shape")  # what the encoders append to a weight's name
 

@@ -17,11 +17,11 @@ from qsched_edge.foreign.compare import Difference, compare, read_inputs
 from qsched_edge.foreign.graph_weights import external_files, raw_bytes
 from qsched_edge.foreign.prepare import Left, Prepared, prepare
 from qsched_edge.foreign.reading import read_graph
+from qsched_edge.precision import Scheme
 from qsched_edge.quantize.emit import CONTRIB
 from qsched_edge.quantize.methods import entry
 from qsched_edge.quantize.resident import Resident, resident_if_large
 from qsched_edge.quantize.rewrite import Layer, replace_weights
-from qsched_edge.quantize.scheme import Scheme
 from qsched_edge.quantize.store import INLINE_BYTES, Packed, TensorStore
 from qsched_edge.work import progress
 from qsched_edge.work.memory import RamLimit

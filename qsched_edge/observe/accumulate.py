@@ -13,7 +13,7 @@ from qsched_runtime.sessions import Feeds, Graph
 
 from qsched_edge.errors import QuantizeError
 from qsched_edge.observe.taps import Tap, taps_of
-from qsched_edge.observe.trajectory import read_feeds
+from qsched_edge.quantize.feeds import read_feeds
 from qsched_edge.quantize.moments import Moments
 from qsched_edge.work.memory import RamLimit, peak_bytes
 

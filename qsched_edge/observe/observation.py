@@ -10,8 +10,9 @@ from pathlib import Path
 from qsched_edge.checkpoint.recipes import ModelSpec
 from qsched_edge.errors import QuantizeError
 from qsched_edge.observe.accumulate import MomentsFolder, observe
-from qsched_edge.observe.trajectory import record, recorded
+from qsched_edge.observe.trajectory import record
 from qsched_edge.prompts import PromptSet, read_prompts
+from qsched_edge.quantize.feeds import recorded
 from qsched_edge.quantize.moments import Moments
 from qsched_edge.work import progress
 from qsched_edge.work.memory import RamLimit

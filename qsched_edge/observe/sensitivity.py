@@ -14,11 +14,11 @@ from qsched_runtime.sessions import DTYPES, Feeds, session_options
 
 from qsched_edge.checkpoint.weights import Weights
 from qsched_edge.observe.allocation import Option
-from qsched_edge.observe.trajectory import read_feeds, spread
+from qsched_edge.precision import Scheme
 from qsched_edge.quantize.encode import SMALL, WeightRows, quantized, stored_bytes
+from qsched_edge.quantize.feeds import read_feeds, spread
 from qsched_edge.quantize.moments import Moments
 from qsched_edge.quantize.rewrite import kind_of
-from qsched_edge.quantize.scheme import Scheme
 from qsched_edge.work.journal import Journal
 
 CALLS = 6  # recorded calls, spread over the trajectory, that every candidate is measured on

@@ -8,8 +8,8 @@ from math import prod
 
 import onnx_ir as ir
 
+from qsched_edge.precision import Scheme
 from qsched_edge.quantize.layout import LAYOUTS
-from qsched_edge.quantize.scheme import Scheme
 
 CONTRIB = "com.microsoft"
 INT8_ACTIVATIONS = 4  # MatMulNBits' accuracy_level: inputs are rounded to int8 in blocks where the kernel can

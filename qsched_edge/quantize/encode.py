@@ -10,10 +10,11 @@ import numpy as np
 
 from qsched_edge.checkpoint.weights import WeightSource
 from qsched_edge.errors import QuantizeError
+from qsched_edge.precision import Scheme
+from qsched_edge.quantize.integers import QuantizedMatrix, pack
 from qsched_edge.quantize.layout import LAYOUTS, Layout
 from qsched_edge.quantize.methods import method
 from qsched_edge.quantize.moments import Moments
-from qsched_edge.quantize.scheme import QuantizedMatrix, Scheme, pack
 from qsched_edge.quantize.store import Packed
 from qsched_edge.work.memory import LARGEST_CHUNK
 

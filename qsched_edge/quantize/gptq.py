@@ -7,9 +7,10 @@ from dataclasses import replace
 import numpy as np
 
 from qsched_edge.errors import QuantizeError
+from qsched_edge.precision import Scheme
+from qsched_edge.quantize.integers import QuantizedMatrix
 from qsched_edge.quantize.moments import Moments
 from qsched_edge.quantize.scale_search import least_squared_error
-from qsched_edge.quantize.scheme import QuantizedMatrix, Scheme
 
 LAZY = 128  # columns whose updates of the rest are gathered into one product
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from qsched_edge.quantize.scheme import CHANNEL, GROUP_SIZES, QuantizedMatrix, Scheme
+from qsched_edge.precision import CHANNEL, GROUP_SIZES, Scheme
+from qsched_edge.quantize.integers import QuantizedMatrix
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,9 @@ import numpy as np
 
 from qsched_edge.errors import QuantizeError, unknown_name
 from qsched_edge.lookup import lookup
+from qsched_edge.precision import Scheme
+from qsched_edge.quantize.integers import QuantizedMatrix
 from qsched_edge.quantize.moments import Moments
-from qsched_edge.quantize.scheme import QuantizedMatrix, Scheme
 
 Method = Callable[[np.ndarray, Scheme, Moments | None], QuantizedMatrix]
 

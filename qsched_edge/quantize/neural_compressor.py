@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 
 from qsched_edge.errors import MissingExtraError
+from qsched_edge.precision import Scheme
+from qsched_edge.quantize.integers import NORMAL, QuantizedMatrix, rounded_up
 from qsched_edge.quantize.moments import Moments
-from qsched_edge.quantize.scheme import NORMAL, QuantizedMatrix, Scheme, rounded_up
 
 
 @cache

@@ -12,11 +12,11 @@ import onnx_ir as ir
 from qsched_edge.capture.graph import Captured
 from qsched_edge.checkpoint.weights import WeightSource
 from qsched_edge.errors import QuantizeError
+from qsched_edge.precision import Scheme
 from qsched_edge.quantize.emit import CONTRIB, EMITTERS, Site, rounds_activations
 from qsched_edge.quantize.encode import ENCODERS, WeightRows, float_bits
 from qsched_edge.quantize.methods import method
 from qsched_edge.quantize.moments import Moments
-from qsched_edge.quantize.scheme import Scheme
 from qsched_edge.quantize.store import TensorStore
 from qsched_edge.work.memory import RamLimit
 

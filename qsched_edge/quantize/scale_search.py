@@ -6,8 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from qsched_edge.precision import Scheme
+from qsched_edge.quantize.integers import SMALLEST, QuantizedMatrix, rounded_up
 from qsched_edge.quantize.moments import Moments
-from qsched_edge.quantize.scheme import SMALLEST, QuantizedMatrix, Scheme, rounded_up
 
 SHRINK = np.linspace(1.0, 0.5, 11, dtype=np.float32)  # shares of the full range that are tried
 SHIFTS = (0, -1, 1)  # zero points are tried beside the nearest one: cutting one end more than the other

@@ -19,7 +19,7 @@ import numpy as np
 from qsched_runtime.sessions import Feeds
 
 from qsched_edge.errors import QuantizeError
-from qsched_edge.observe.trajectory import read_feeds, spread
+from qsched_edge.quantize.feeds import read_feeds, spread
 from qsched_edge.quantize.neural_compressor import quant_tensor
 
 if TYPE_CHECKING:
