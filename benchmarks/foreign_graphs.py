@@ -21,7 +21,8 @@ import onnx
 import torch
 
 from qsched_edge.errors import QSchedError
-from qsched_edge.foreign.run import Settings, quantize
+from qsched_edge.foreign.run import quantize
+from qsched_edge.foreign.settings import QuantizeSettings
 from qsched_edge.precision import Scheme
 
 
@@ -124,7 +125,7 @@ def main() -> None:
                 graph = build(Path(folder))
                 found = onnx.load(graph, load_external_data=False)
                 print(f"producer {found.producer_name} {found.producer_version}, opset {found.opset_import[0].version}")
-                print(quantize(graph, Path(folder) / "out.onnx", Settings(scheme), quiet=True).text())
+                print(quantize(graph, Path(folder) / "out.onnx", QuantizeSettings(scheme), quiet=True).text())
             except ModuleNotFoundError as error:
                 print(f"left out: {error.name} is not installed")
             except QSchedError as error:

@@ -25,7 +25,7 @@ from qsched_edge.export.run import ExportSettings, export, weights_of
 from qsched_edge.observe import allocation, sensitivity
 from qsched_edge.observe.allocation import Option
 from qsched_edge.observe.observation import MomentsOf, Observation, write_feeds, write_moments
-from qsched_edge.observe.sensitivity import Candidate, restored
+from qsched_edge.observe.sensitivity import WidthCandidate, restored
 from qsched_edge.pipelines import layout_of
 from qsched_edge.precision import Scheme
 from qsched_edge.prompts import read_prompts
@@ -46,7 +46,7 @@ class Backbone:
 
     name: str
     weights: Weights
-    candidates: list[Candidate]
+    candidates: list[WidthCandidate]
     fixed: int
     fp16: int
 
@@ -55,14 +55,14 @@ class Backbone:
         layout, settings = layout_of(spec, ExportSettings().choices), ExportSettings()
         (plan,) = (c for c in layout.components if c.name == layout.backbone)
         schemes = partial(scheme_of, settings, spec, plan.name)
-        return cls(plan.name, weights_of(spec, plan), *sensitivity.candidates_of(ir.load(graph).graph, schemes))
+        return cls(plan.name, weights_of(spec, plan), *sensitivity.width_choices(ir.load(graph).graph, schemes))
 
 
 def scheme_of(settings: ExportSettings, spec: ModelSpec, component: str, weight: str, bits: int) -> Scheme:
     return settings.scheme(spec.recipe, component, weight, bits=bits)
 
 
-def relative_error(backbone: Backbone, c: Candidate, scheme: Scheme, seen: MomentsOf, judge: MomentsOf) -> float:
+def relative_error(backbone: Backbone, c: WidthCandidate, scheme: Scheme, seen: MomentsOf, judge: MomentsOf) -> float:
     """tr(dW H dW^T) / tr(W H W^T) with the H of `judge`; the method knows what `seen` gives."""
     moments = judge(c.name)
     assert moments is not None

@@ -20,7 +20,8 @@ import onnx
 from PIL import Image, ImageDraw, ImageFont
 
 from qsched_edge.errors import QSchedError
-from qsched_edge.foreign.run import Report, Settings, quantize
+from qsched_edge.foreign.run import QuantizeReport, quantize
+from qsched_edge.foreign.settings import QuantizeSettings
 from qsched_edge.precision import Scheme
 
 ROOT = Path(__file__).parent.parent
@@ -106,18 +107,20 @@ def row(graph: Graph, bits: int, folder: Path) -> str:
     inputs = folder / f"{path.stem}.npz"
     np.savez(inputs, **graph.inputs())
     try:
-        report = quantize(path, folder / f"{path.stem}-w{bits}.onnx", Settings(Scheme(bits), inputs), True, True)
+        report = quantize(
+            path, folder / f"{path.stem}-w{bits}.onnx", QuantizeSettings(Scheme(bits), inputs), True, True
+        )
     except QSchedError as error:
         return f"{head} | | {error} | | |"
     return f"{head} | {path.stat().st_size:,} | W{bits}A16: {counts(report)} | {left(report)} | {figures(report)} |"
 
 
-def counts(report: Report) -> str:
+def counts(report: QuantizeReport) -> str:
     kinds = [layer.kind for layer in report.layers]
     return ", ".join(f"{kinds.count(kind)} {kind}" for kind in sorted(set(kinds)))
 
 
-def left(report: Report) -> str:
+def left(report: QuantizeReport) -> str:
     """Bytes that stay by reason, without the small ones."""
     reasons: dict[str, int] = {}
     for weight in report.left:
@@ -125,7 +128,7 @@ def left(report: Report) -> str:
     return "; ".join(f"{size:,} bytes {reason}" for reason, size in reasons.items() if size > 2**16) or "small ones"
 
 
-def figures(report: Report) -> str:
+def figures(report: QuantizeReport) -> str:
     assert report.difference is not None  # no memory limit was given
     return f"{report.ratio:.2f} | {report.difference.relative:.1e}, {report.difference.sqnr:.1f} dB"
 

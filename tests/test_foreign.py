@@ -15,10 +15,13 @@ from onnx import TensorProto, helper, numpy_helper
 from qsched_edge.errors import OutputExistsError, QuantizeError, WeightsError
 from qsched_edge.foreign.graph_weights import GraphWeights
 from qsched_edge.foreign.reading import read_graph
-from qsched_edge.foreign.run import Report, Settings, quantize
+from qsched_edge.foreign.run import QuantizeReport, quantize
+from qsched_edge.foreign.settings import QuantizeSettings
 from qsched_edge.precision import Scheme
-from qsched_edge.quantize import rewrite
 from qsched_edge.quantize.encode import WeightRows
+from qsched_edge.quantize.layers.linear import Linear
+from qsched_edge.quantize.methods import WeightMethod
+from qsched_edge.quantize.neural_compressor import round_to_nearest
 from qsched_edge.quantize.store import Packed
 from qsched_edge.work.memory import RamLimit
 
@@ -26,10 +29,10 @@ W4 = Scheme(4, 32)
 N = helper.make_node
 
 
-def convert(proto: onnx.ModelProto, folder: Path, scheme: Scheme = W4) -> tuple[Path, Report]:
+def convert(proto: onnx.ModelProto, folder: Path, scheme: Scheme = W4) -> tuple[Path, QuantizeReport]:
     folder.mkdir(exist_ok=True)
     output = folder / "out.onnx"
-    report = quantize(saved(proto, folder / "in.onnx"), output, Settings(scheme), quiet=True)
+    report = quantize(saved(proto, folder / "in.onnx"), output, QuantizeSettings(scheme), quiet=True)
     return output, report
 
 
@@ -255,22 +258,22 @@ def external(folder: Path) -> Path:
 
 def test_external_data_is_read_from_the_graphs_own_folder_only(tmp_path: Path) -> None:
     graph = external(tmp_path)
-    quantize(graph, tmp_path / "out.onnx", Settings(W4), quiet=True)
+    quantize(graph, tmp_path / "out.onnx", QuantizeSettings(W4), quiet=True)
     x = normal(3, 48, seed=1)
     np.testing.assert_allclose(run(tmp_path / "out.onnx", {"x": x}), x @ restored(KN.T, W4).T, atol=1e-5)
     (tmp_path / "inner").mkdir()
     moved = tmp_path / "inner/in.onnx"
     moved.write_bytes(graph.read_bytes().replace(b"weights.bin", b"../eights.b"))
     with pytest.raises(WeightsError, match="refused"):
-        quantize(moved, tmp_path / "inner/out.onnx", Settings(W4), quiet=True)
+        quantize(moved, tmp_path / "inner/out.onnx", QuantizeSettings(W4), quiet=True)
     moved.write_bytes(graph.read_bytes())
     (tmp_path / "inner/weights.bin").symlink_to(tmp_path / "weights.bin")
     with pytest.raises(WeightsError, match="symbolic link: refused, copy the folder"):
-        quantize(moved, tmp_path / "inner/out.onnx", Settings(W4), quiet=True)
+        quantize(moved, tmp_path / "inner/out.onnx", QuantizeSettings(W4), quiet=True)
     (tmp_path / "inner/weights.bin").unlink()
     (tmp_path / "inner/weights.bin").write_bytes(b"short")
     with pytest.raises(WeightsError, match="cut short"):
-        quantize(moved, tmp_path / "inner/out.onnx", Settings(W4), quiet=True)
+        quantize(moved, tmp_path / "inner/out.onnx", QuantizeSettings(W4), quiet=True)
 
 
 def test_large_outputs_have_a_data_file_and_force_replaces_both(
@@ -278,14 +281,14 @@ def test_large_outputs_have_a_data_file_and_force_replaces_both(
 ) -> None:
     graph, output = external(tmp_path), tmp_path / "out.onnx"
     monkeypatch.setattr("qsched_edge.foreign.run.ONE_FILE", 10)
-    quantize(graph, output, Settings(W4), quiet=True)
+    quantize(graph, output, QuantizeSettings(W4), quiet=True)
     x = normal(3, 48, seed=1)
     expected = run(output, {"x": x})
     assert (tmp_path / "out.onnx_data").stat().st_size > 900
     with pytest.raises(OutputExistsError):
-        quantize(graph, output, Settings(W4), quiet=True)
+        quantize(graph, output, QuantizeSettings(W4), quiet=True)
     monkeypatch.undo()
-    quantize(graph, output, Settings(W4), force=True, quiet=True)
+    quantize(graph, output, QuantizeSettings(W4), force=True, quiet=True)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["in.onnx", "out.onnx", "weights.bin"]
     assert (run(output, {"x": x}) == expected).all()
 
@@ -297,11 +300,11 @@ def test_the_inputs_own_files_are_never_written(tmp_path: Path) -> None:
     before = (tmp_path / "o.onnx_data").read_bytes()
     for name in ("in.onnx", "o.onnx"):
         with pytest.raises(QuantizeError, match="belongs to the input"):
-            quantize(graph, tmp_path / name, Settings(W4), force=True, quiet=True)
+            quantize(graph, tmp_path / name, QuantizeSettings(W4), force=True, quiet=True)
     assert (tmp_path / "o.onnx_data").read_bytes() == before
     (tmp_path / "other.onnx_data").write_text("mine")
     with pytest.raises(OutputExistsError, match="_data exists"):
-        quantize(graph, tmp_path / "other.onnx", Settings(W4), quiet=True)
+        quantize(graph, tmp_path / "other.onnx", QuantizeSettings(W4), quiet=True)
 
 
 def test_an_interrupted_run_leaves_no_output_and_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -313,9 +316,9 @@ def test_an_interrupted_run_leaves_no_output_and_goes_on(tmp_path: Path, monkeyp
     with monkeypatch.context() as patch:
         patch.setattr("qsched_edge.foreign.run.compare", interrupted)
         with pytest.raises(KeyboardInterrupt):
-            quantize(graph, output, Settings(W4), quiet=True)
+            quantize(graph, output, QuantizeSettings(W4), quiet=True)
     assert not output.exists()
-    quantize(graph, output, Settings(W4), quiet=True)
+    quantize(graph, output, QuantizeSettings(W4), quiet=True)
     assert output.exists()
     assert not list(tmp_path.glob(".*"))
 
@@ -330,29 +333,30 @@ def test_a_run_interrupted_before_other_weights_came_starts_anew(
     )
     graph, output = tmp_path / "in.onnx", tmp_path / "out.onnx"
     onnx.save(with_weights(proto, {}), graph, save_as_external_data=True, location="weights.bin", size_threshold=0)
-    before, real, made = graph.read_bytes(), rewrite.ENCODERS["linear"], []
+    before, real, made = graph.read_bytes(), Linear.encode, []
 
-    def stops_at_the_second(rows: WeightRows, scheme: Scheme) -> list[Packed]:
+    def stops_at_the_second(kind: Linear, rows: WeightRows, scheme: Scheme) -> list[Packed]:
         made.append(rows.name)
         if len(made) == 2:
             raise KeyboardInterrupt
-        return real(rows, scheme)
+        return real(kind, rows, scheme)
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setitem(rewrite.ENCODERS, "linear", stops_at_the_second)
-        quantize(graph, output, Settings(W4), quiet=True)
+        patch.setattr(Linear, "encode", stops_at_the_second)
+        quantize(graph, output, QuantizeSettings(W4), quiet=True)
     others = {name: array + np.float32(0.05) for name, array in weights.items()}
     (tmp_path / "weights.bin").unlink()
     onnx.save(with_weights(proto, others), graph, save_as_external_data=True, location="weights.bin", size_threshold=0)
     assert graph.read_bytes() == before
-    quantize(graph, output, Settings(W4), quiet=True)
+    quantize(graph, output, QuantizeSettings(W4), quiet=True)
     exact = with_weights(proto, {name: restored(array.T, W4).T for name, array in others.items()})
     x = normal(3, 48, seed=2)
     np.testing.assert_allclose(run(output, {"x": x}), run(exact, {"x": x}), atol=1e-5)
 
 
-def test_sixteen_bits_halve_every_large_float(tmp_path: Path) -> None:
-    proto = model([N("MatMul", ["x", "w"], ["y"])], {"x": ("float32", ["n", 48])}, {"w": KN})
+@pytest.mark.parametrize("operator", ["MatMul", "Gemm"])
+def test_sixteen_bits_halve_every_large_float(operator: str, tmp_path: Path) -> None:
+    proto = model([N(operator, ["x", "w"], ["y"])], {"x": ("float32", ["n", 48])}, {"w": KN})
     output, report = convert(proto, tmp_path, Scheme(16))
     x = normal(3, 48, seed=1)
     np.testing.assert_allclose(run(output, {"x": x}), x @ KN.astype(np.float16).astype(np.float32), atol=1e-5)
@@ -364,7 +368,7 @@ def test_error_is_measured_on_given_inputs(tmp_path: Path) -> None:
     proto = model([N("MatMul", ["x", "w"], ["y"])], {"x": ("float32", ["n", 48])}, {"w": KN})
     graph, x = saved(proto, tmp_path / "in.onnx"), normal(6, 48, seed=9)
     np.savez(tmp_path / "inputs.npz", x=x)
-    report = quantize(graph, tmp_path / "out.onnx", Settings(W4, tmp_path / "inputs.npz"), quiet=True)
+    report = quantize(graph, tmp_path / "out.onnx", QuantizeSettings(W4, tmp_path / "inputs.npz"), quiet=True)
     expected, found = x.astype(np.float64) @ KN, x.astype(np.float64) @ restored(KN.T, W4).T
     relative = np.linalg.norm(expected - found) / np.linalg.norm(expected)
     assert report.difference.relative == pytest.approx(relative, rel=1e-3)
@@ -372,13 +376,13 @@ def test_error_is_measured_on_given_inputs(tmp_path: Path) -> None:
     assert report.difference.max_abs == pytest.approx(np.abs(expected - found).max(), rel=1e-3)
     np.savez(tmp_path / "wrong.npz", z=x)
     with pytest.raises(QuantizeError, match="lacks x"):
-        quantize(graph, tmp_path / "o2.onnx", Settings(W4, tmp_path / "wrong.npz"), quiet=True)
+        quantize(graph, tmp_path / "o2.onnx", QuantizeSettings(W4, tmp_path / "wrong.npz"), quiet=True)
 
 
 def test_graphs_that_cannot_be_used_are_one_line(tmp_path: Path) -> None:
     (tmp_path / "noise.onnx").write_bytes(b"\xff" * 100)
     with pytest.raises(WeightsError, match="cannot be read as ONNX"):
-        quantize(tmp_path / "noise.onnx", tmp_path / "out.onnx", Settings(), quiet=True)
+        quantize(tmp_path / "noise.onnx", tmp_path / "out.onnx", QuantizeSettings(), quiet=True)
     nothing = model([N("Relu", ["x"], ["y"])], {"x": ("float32", [3])}, {})
     with pytest.raises(QuantizeError, match="nothing in"):
         convert(nothing, tmp_path)
@@ -411,7 +415,7 @@ def test_outputs_whose_size_depends_on_the_data_are_compared_one_by_one(tmp_path
     np.savez(tmp_path / "inputs.npz", x=x)
     scheme = Scheme(2, 32)
     graph = saved(proto, tmp_path / "in.onnx")
-    report = quantize(graph, tmp_path / "out.onnx", Settings(scheme, tmp_path / "inputs.npz"), quiet=True)
+    report = quantize(graph, tmp_path / "out.onnx", QuantizeSettings(scheme, tmp_path / "inputs.npz"), quiet=True)
     y, other = x.astype(np.float64) @ KN, x.astype(np.float64) @ restored(KN.T, scheme).T
     sizes = [int((values > 0.05).sum()) for values in (y, other)]
     assert sizes[0] != sizes[1]
@@ -430,7 +434,7 @@ def test_a_graph_with_integer_outputs_only_says_how_many_are_equal(tmp_path: Pat
     x = normal(64, 48, seed=9)
     np.savez(tmp_path / "inputs.npz", x=x)
     graph = saved(proto, tmp_path / "in.onnx")
-    report = quantize(graph, tmp_path / "out.onnx", Settings(Scheme(2), tmp_path / "inputs.npz"), quiet=True)
+    report = quantize(graph, tmp_path / "out.onnx", QuantizeSettings(Scheme(2), tmp_path / "inputs.npz"), quiet=True)
     equal = np.mean((x @ KN).argmax(axis=1) == (x @ restored(KN.T, Scheme(2)).T).argmax(axis=1))
     assert 0 < equal < 1
     assert report.difference.equal == pytest.approx(equal)
@@ -442,7 +446,7 @@ def test_a_graph_with_integer_outputs_only_says_how_many_are_equal(tmp_path: Pat
 def test_outputs_that_are_not_finite_are_no_proof_of_equality(tmp_path: Path) -> None:
     graph = saved(linear(N("MatMul", ["x", "w"], ["y"]), KN), tmp_path / "in.onnx")
     np.savez(tmp_path / "nan.npz", x=np.full((2, 48), np.nan, np.float32))
-    report = quantize(graph, tmp_path / "out.onnx", Settings(W4, tmp_path / "nan.npz"), quiet=True)
+    report = quantize(graph, tmp_path / "out.onnx", QuantizeSettings(W4, tmp_path / "nan.npz"), quiet=True)
     assert "not one output differs" not in report.text()
     assert "80 values of the original's outputs are not finite" in report.text()
 
@@ -487,10 +491,10 @@ def test_a_memory_limit_without_room_to_run_leaves_the_error_unmeasured(
 ) -> None:
     graph, limit = many_layers(tmp_path), 4 * 2**30
     monkeypatch.setattr("qsched_edge.work.memory.peak_bytes", lambda: limit - 2**26)
-    found = quantize(graph, tmp_path / "a.onnx", Settings(W4, ram=RamLimit(limit)), quiet=True)
+    found = quantize(graph, tmp_path / "a.onnx", QuantizeSettings(W4, ram=RamLimit(limit)), quiet=True)
     assert found.difference is not None
     monkeypatch.setattr("qsched_edge.foreign.run.RUNNING", 4)
-    found = quantize(graph, tmp_path / "b.onnx", Settings(W4, ram=RamLimit(limit)), quiet=True)
+    found = quantize(graph, tmp_path / "b.onnx", QuantizeSettings(W4, ram=RamLimit(limit)), quiet=True)
     assert found.difference is None
     assert "not measured: --max-ram leaves no room" in found.text()
     assert found.json()["difference"] is None
@@ -501,10 +505,10 @@ def test_what_a_method_imports_counts_before_the_room_that_is_left(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     events: list[str] = []
-    monkeypatch.setattr("qsched_edge.quantize.rewrite.method", lambda name: events.append(name))
+    monkeypatch.setattr(WeightMethod, "load", lambda self: events.append(self.name) or round_to_nearest)
     monkeypatch.setattr(RamLimit, "chunk", lambda self: events.append("room") or 2**20)
-    quantize(external(tmp_path), tmp_path / "out.onnx", Settings(W4), quiet=True)
-    assert events == ["rtn", "room"]
+    quantize(external(tmp_path), tmp_path / "out.onnx", QuantizeSettings(W4), quiet=True)
+    assert events[:2] == ["rtn", "room"]
 
 
 FAR = {"the most negative number": np.finfo(np.float32).min, "minus infinity": -np.inf}
@@ -537,7 +541,7 @@ def test_a_weight_that_the_scheme_cannot_hold_stays(outside: bool, tmp_path: Pat
         with_output(proto, name, TensorProto.FLOAT)
     options = {"save_as_external_data": True, "location": "w.bin", "size_threshold": 0} if outside else {}
     onnx.save(proto, tmp_path / "in.onnx", **options)
-    report = quantize(tmp_path / "in.onnx", tmp_path / "out.onnx", Settings(Scheme(8, 64)), quiet=True)
+    report = quantize(tmp_path / "in.onnx", tmp_path / "out.onnx", QuantizeSettings(Scheme(8, 64)), quiet=True)
     assert [layer.name for layer in report.layers] == ["huge", "good"]
     reasons = {left.name: left.reason for left in report.left}
     assert reasons == {"broken": "holds values that are not finite", "tiny": "too small for float16 scales"}
@@ -588,9 +592,9 @@ def test_inputs_that_cannot_be_read_are_one_line_before_anything_is_quantized(tm
     (tmp_path / "given").mkdir()
     for path in broken_inputs(tmp_path / "given").values():
         with pytest.raises(QuantizeError, match=r"cannot be read as .npz"):
-            quantize(graph, tmp_path / "out.onnx", Settings(W4, path), quiet=True)
+            quantize(graph, tmp_path / "out.onnx", QuantizeSettings(W4, path), quiet=True)
     with pytest.raises(QuantizeError, match="--seed -1"):
-        Settings(W4, seed=-1)
+        QuantizeSettings(W4, seed=-1)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["given", "in.onnx"]
 
 
@@ -598,12 +602,12 @@ def test_a_refused_run_leaves_nothing(tmp_path: Path) -> None:
     graph = saved(linear(N("MatMul", ["x", "w"], ["y"]), KN), tmp_path / "in.onnx")
     np.savez(tmp_path / "thin.npz", x=normal(5, 47))
     with pytest.raises(QuantizeError, match="does not run on"):
-        quantize(graph, tmp_path / "out.onnx", Settings(W4, tmp_path / "thin.npz"), quiet=True)
+        quantize(graph, tmp_path / "out.onnx", QuantizeSettings(W4, tmp_path / "thin.npz"), quiet=True)
     with pytest.raises(QuantizeError, match="nothing in"):
         convert(model([N("Relu", ["x"], ["y"])], {"x": ("float32", [3])}, {}), tmp_path)
     (tmp_path / "folder").mkdir()
     with pytest.raises(OutputExistsError, match="is a folder"):
-        quantize(graph, tmp_path / "folder", Settings(W4), force=True, quiet=True)
+        quantize(graph, tmp_path / "folder", QuantizeSettings(W4), force=True, quiet=True)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["folder", "in.onnx", "thin.npz"]
 
 
@@ -626,7 +630,7 @@ def test_what_16_bits_wrote_goes_to_4(kind: str, tmp_path: Path) -> None:
     shape = [48, 48] if kind == "linear" else [1, 48, 50]
     proto = model([node, N("Add", ["p", "c"], ["y"])], {"x": ("float32", shape)}, {"w": weight, "c": normal(48, 48)})
     first, _ = convert(proto, tmp_path, Scheme(16))
-    report = quantize(first, tmp_path / "w4.onnx", Settings(W4), quiet=True)
+    report = quantize(first, tmp_path / "w4.onnx", QuantizeSettings(W4), quiet=True)
     assert [(layer.name, layer.kind, layer.precision) for layer in report.layers] == [("w", kind, "W4A16")]
     assert {left.name: left.dtype for left in report.left} == {"c": "FLOAT16"}
     halves = weight.astype(np.float16).astype(np.float32)
@@ -635,7 +639,7 @@ def test_what_16_bits_wrote_goes_to_4(kind: str, tmp_path: Path) -> None:
     x = normal(*shape, seed=1)
     expected = run(with_weights(proto, values), {"x": x})
     np.testing.assert_allclose(run(tmp_path / "w4.onnx", {"x": x}), expected, atol=1e-5)
-    again = quantize(first, tmp_path / "w16.onnx", Settings(W4), quiet=True)
+    again = quantize(first, tmp_path / "w16.onnx", QuantizeSettings(W4), quiet=True)
     assert again.bytes[0] == first.stat().st_size
 
 

@@ -16,7 +16,8 @@ from qsched_runtime import manifest as manifests
 
 from qsched_edge.errors import WeightsError
 from qsched_edge.foreign.inspection import inspect
-from qsched_edge.foreign.run import Settings, quantize
+from qsched_edge.foreign.run import quantize
+from qsched_edge.foreign.settings import QuantizeSettings
 from qsched_edge.precision import Scheme
 
 N = helper.make_node
@@ -50,7 +51,7 @@ def test_a_float_graph_is_listed_as_it_is(graph: Path) -> None:
 @pytest.mark.parametrize("name", ["W4A16", "W8A8", "W2A16", "FP16"])
 def test_a_quantized_graph_has_the_kinds_shapes_and_bytes_that_were_written(name: str, graph: Path) -> None:
     output = graph.with_name("out.onnx")
-    report = quantize(graph, output, Settings(Scheme.parse(name)), quiet=True)
+    report = quantize(graph, output, QuantizeSettings(Scheme.parse(name)), quiet=True)
     (found,) = inspect(output).graphs
     seen = {w.name: (w.shape, w.bytes) for w in found.weights if w.name in WEIGHTS}
     assert seen == {layer.name: (layer.shape, layer.bytes) for layer in report.layers}
@@ -85,7 +86,7 @@ def test_graphs_that_others_quantized_are_understood(tmp_path: Path) -> None:
 
 def test_bits_that_are_not_given_are_four(graph: Path) -> None:
     output = graph.with_name("out.onnx")
-    quantize(graph, output, Settings(Scheme(4)), quiet=True)
+    quantize(graph, output, QuantizeSettings(Scheme(4)), quiet=True)
     proto = onnx.load(output)
     for node in proto.graph.node:
         for attribute in [a for a in node.attribute if a.name == "bits"]:

@@ -95,12 +95,12 @@ def export(
     """Capture, quantize and bundle a model; all Q-Sched coefficients are one."""
     from qsched_edge.checkpoint.recipes import read_layers, resolve
     from qsched_edge.precision import Scheme
-    from qsched_edge.quantize.methods import entry
+    from qsched_edge.quantize.methods import method_named
     from qsched_edge.work.memory import parse_bytes
 
     # bad bits and methods are refused before anything is read
     Scheme(4 if bits is None else bits, activation_bits=activation_bits)
-    entry(method or "rtn")
+    method_named(method or "rtn")
     layers = read_layers(precision_map) if precision_map else None
     spec = resolve(model)
     if layers:
@@ -148,7 +148,7 @@ def quantize(
     scheme = Scheme(bits, group_size, symmetric, method, activation_bits)
     stage = load("qsched_edge.foreign.run", "quantize")
     ram = RamLimit(parse_bytes(max_ram) if max_ram else None)
-    report = stage.quantize(graph, output, stage.Settings(scheme, inputs, seed, ram), force, quiet)
+    report = stage.quantize(graph, output, stage.QuantizeSettings(scheme, inputs, seed, ram), force, quiet)
     show(report.json(), as_json, report.text())
 
 

@@ -27,14 +27,13 @@ from qsched_edge.checkpoint.schedule import probe
 from qsched_edge.checkpoint.tokenizers import Tokenizer, load_tokenizers
 from qsched_edge.checkpoint.weights import Weights, weight_files
 from qsched_edge.errors import QuantizeError, RecipeError, WeightsError, unknown_name
-from qsched_edge.lookup import lookup
 from qsched_edge.observe import allocation, sensitivity
 from qsched_edge.observe.observation import Calibration, MomentsOf, Observation, write_feeds, write_moments
 from qsched_edge.pipelines import Choices, ComponentPlan, Layout, layout_of
 from qsched_edge.precision import Scheme
 from qsched_edge.prompts import PromptSet
 from qsched_edge.quantize import methods
-from qsched_edge.quantize.encode import SMALL
+from qsched_edge.quantize.layers.other import SMALL_WEIGHT
 from qsched_edge.quantize.resident import file_bytes, resident_if_large
 from qsched_edge.quantize.rewrite import GRAPH, Layer, write_graph
 from qsched_edge.work import progress
@@ -64,12 +63,13 @@ class ExportSettings:
     def __post_init__(self) -> None:
         if not self.calibration.count and self.target:
             raise QuantizeError("a target size is reached by observing the model: --calib-count must not be 0")
-        if not self.calibration.count and not methods.entry(self.method).blind:
-            raise QuantizeError(f"{self.method} observes the model: --calib-count must not be 0")
-        if self.whole and (self.bits, self.activation_bits, self.target) != (8, 8, None):
-            raise QuantizeError(f"{self.method} is W8A8 without a target size: give --bits 8 --activation-bits 8")
-        if self.whole and self.ram.limit is not None:
-            raise QuantizeError(f"{self.method} holds the whole backbone in memory: leave --max-ram out, or use rtn")
+        methods.method_named(self.method).check(
+            bits=self.bits,
+            activation_bits=self.activation_bits,
+            has_target=self.target is not None,
+            ram_limited=self.ram.limit is not None,
+            observes=self.calibration.count > 0,
+        )
 
     @property
     def precision(self) -> str:
@@ -78,17 +78,17 @@ class ExportSettings:
 
     def scheme(self, recipe: Recipe, component: str, weight: str, kind: str = "", bits: int | None = None) -> Scheme:
         """What `weight` gets when the rest gets `bits` (default: the settings')."""
-        method = methods.entry(self.method).tables if kind == "embedding" or self.whole else ""
+        method = methods.method_named(self.method).tables if kind == "embedding" or self.whole else ""
         return recipe.scheme(component, weight, bits or self.bits, method or self.method, self.activation_bits)
 
     @property
     def whole(self) -> bool:
         """Does the method take the backbone's graph as a whole?"""
-        return methods.entry(self.method).whole
+        return isinstance(methods.method_named(self.method), methods.WholeGraphMethod)
 
     @property
     def uses_moments(self) -> bool:
-        return methods.entry(self.method).observes and self.calibration.count > 0 and self.bits < 16
+        return methods.method_named(self.method).observes and self.calibration.count > 0 and self.bits < 16
 
     @property
     def observes(self) -> bool:
@@ -176,9 +176,9 @@ def check_target(spec: ModelSpec, settings: ExportSettings, layout: Layout, targ
 
 def candidates_of(
     spec: ModelSpec, settings: ExportSettings, component: str, graph: ir.Graph
-) -> tuple[list[sensitivity.Candidate], int, int]:
-    """`sensitivity.candidates_of` with the schemes that the recipe allows."""
-    return sensitivity.candidates_of(
+) -> sensitivity.WidthChoices:
+    """`sensitivity.width_choices` with the schemes that the recipe allows."""
+    return sensitivity.width_choices(
         graph, lambda weight, bits: settings.scheme(spec.recipe, component, weight, bits=bits)
     )
 
@@ -267,7 +267,7 @@ def write_component(
         )
     config = plan.source / "config.json"
     shutil.copyfile(config, folder / "config.json")
-    kept = {layer.name: layer.precision for layer in layers if prod(layer.shape) >= SMALL}
+    kept = {layer.name: layer.precision for layer in layers if prod(layer.shape) >= SMALL_WEIGHT}
     write_json(folder / LAYERS, {"precision": precision_of(layers), "outputs": captured.outputs, "layers": kept})
     say_memory(plan.name, folder / GRAPH, settings.ram)
 
@@ -285,7 +285,7 @@ def write_whole(
 
     report = read_json(observation.reference / plan.name / LAYERS)
     check_weights(spec.recipe.layers, plan.name, list(report["layers"]))
-    quantize = lookup(methods.entry(settings.method).path)
+    quantize = methods.method_named(settings.method).load()
     integers = quantize(observation.graph(plan.name), observation.feeds_of(plan.name), stays_float, folder / GRAPH)
     layers = {name: settings.precision if name in integers else found for name, found in report["layers"].items()}
     shutil.copyfile(plan.source / "config.json", folder / "config.json")

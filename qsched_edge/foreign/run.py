@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -13,18 +13,17 @@ import onnx_ir as ir
 from qsched_runtime.manifest import sha256
 
 from qsched_edge.errors import QuantizeError
-from qsched_edge.foreign.compare import Difference, compare, read_inputs
+from qsched_edge.foreign.compare import Difference, compare
 from qsched_edge.foreign.graph_weights import external_files, raw_bytes
-from qsched_edge.foreign.prepare import Left, Prepared, prepare
+from qsched_edge.foreign.prepare import Left, PreparedGraph, prepared_graph
+from qsched_edge.foreign.probe_inputs import read_inputs
 from qsched_edge.foreign.reading import read_graph
-from qsched_edge.precision import Scheme
+from qsched_edge.foreign.settings import QuantizeSettings
 from qsched_edge.quantize.emit import CONTRIB
-from qsched_edge.quantize.methods import entry
 from qsched_edge.quantize.resident import Resident, resident_if_large
-from qsched_edge.quantize.rewrite import Layer, replace_weights
+from qsched_edge.quantize.rewrite import Layer, WeightPlan, replace_weights
 from qsched_edge.quantize.store import INLINE_BYTES, Packed, TensorStore
 from qsched_edge.work import progress
-from qsched_edge.work.memory import RamLimit
 from qsched_edge.work.staging import StagedGraph
 
 ONE_FILE = 2**23  # bytes of data up to which the output is one file: onnxruntime copies such data, and maps a data file
@@ -34,23 +33,7 @@ NOT_MEASURED = "error  not measured: --max-ram leaves no room to run the graphs,
 
 
 @dataclass(frozen=True)
-class Settings:
-    """`inputs` is an .npz of arrays by input name, or None for random ones drawn with `seed`."""
-
-    scheme: Scheme = field(default_factory=Scheme)
-    inputs: Path | None = None
-    seed: int = 0
-    ram: RamLimit = field(default_factory=RamLimit)
-
-    def __post_init__(self) -> None:
-        if not entry(self.scheme.method).blind:
-            raise QuantizeError(f"method {self.scheme.method} observes a model's sampler: use mse or rtn for a graph")
-        if self.seed < 0:
-            raise QuantizeError(f"--seed {self.seed}: give 0 or more")
-
-
-@dataclass(frozen=True)
-class Report:
+class QuantizeReport:
     """What was quantized, what was left and why, bytes before and after, and how far the outputs moved.
 
     `difference` and `memory` are None where the memory limit leaves no room to run the graphs, `memory` also for a
@@ -83,7 +66,9 @@ class Report:
         return "\n".join([*lines, self.memory.line] if self.memory else lines)
 
 
-def quantize(graph: Path, output: Path, settings: Settings, force: bool = False, quiet: bool = False) -> Report:
+def quantize(
+    graph: Path, output: Path, settings: QuantizeSettings, force: bool = False, quiet: bool = False
+) -> QuantizeReport:
     """Write `output` (and `output`_data when it is large) and compare it with `graph`; nothing is left half written.
 
     Raises WeightsError for a graph or external data that cannot be read, QuantizeError where nothing can be quantized
@@ -99,7 +84,7 @@ def quantize(graph: Path, output: Path, settings: Settings, force: bool = False,
     staging = StagedGraph(output, arguments, force)
     if settings.inputs is not None:
         read_inputs(settings.inputs, [str(value.name) for value in model.graph.inputs])
-    prepared = prepare(model, settings.scheme)
+    prepared = prepared_graph(model, settings.scheme)
     if not prepared.names:
         reasons = "; ".join(sorted({left.reason for left in prepared.left})) or "it has no weights"
         raise QuantizeError(f"nothing in {graph} can be quantized: {reasons}")
@@ -111,10 +96,10 @@ def quantize(graph: Path, output: Path, settings: Settings, force: bool = False,
         found = compare(graph, staged, settings.inputs, settings.seed) if room else None
         memory = resident_if_large(staged) if room else None
     opsets = (opset, prepared.model.opset_imports[""])
-    return Report(layers, prepared.left, opsets, (before, after), found, memory)
+    return QuantizeReport(layers, prepared.left, opsets, (before, after), found, memory)
 
 
-def write(prepared: Prepared, settings: Settings, staged: Path, quiet: bool) -> list[Layer]:
+def write(prepared: PreparedGraph, settings: QuantizeSettings, staged: Path, quiet: bool) -> list[Layer]:
     """Stream the weights into `staged`_data, then save the graph; a small one becomes a single file."""
     model = prepared.model
     total = sum(2 * prod(prepared.weights.shape(name)) for name in prepared.names)
@@ -122,10 +107,8 @@ def write(prepared: Prepared, settings: Settings, staged: Path, quiet: bool) -> 
         progress.bar(settings.scheme.name, total, "B", quiet) as advance,
         TensorStore(staged.parent, f"{staged.name}_data") as store,
     ):
-        layers = replace_weights(
-            model.graph, prepared.names, prepared.weights, lambda name, kind: settings.scheme, store, advance,
-            settings.ram,
-        )  # fmt: skip
+        plan = WeightPlan(prepared.weights, lambda name, kind: settings.scheme, settings.ram)
+        layers = replace_weights(model.graph, prepared.names, plan, store, advance)
         keep_the_rest(model, store)
     model.opset_imports[CONTRIB] = 1
     data = staged.with_name(f"{staged.name}_data")
