@@ -65,15 +65,13 @@ def export_command(recipe: Path, bundle: Path, bits: int, max_ram: str) -> list[
 
 def sizes(bundle: Path) -> dict[str, Any]:
     """Stored bytes of each component beside its weights in FP16."""
-    from qsched_runtime import manifest as manifests
-
+    from qsched_edge.bundle.opened import open_bundle
     from qsched_edge.bundle.write import bundle_bytes, component_bytes
-    from qsched_edge.checkpoint.recipes import resolve
     from qsched_edge.evaluate.sizes import fp16_bytes
-    from qsched_edge.pipelines.parts import choices_of
 
-    manifest = manifests.read(bundle)
-    half = fp16_bytes(resolve(str(bundle.with_name(f"{manifest.name}.toml"))), choices_of(manifest))
+    opened = open_bundle(bundle)
+    manifest = opened.manifest
+    half = fp16_bytes(opened.model(), opened.provenance.choices)
     stored = {name: component_bytes(manifest, name) for name in manifest.components}
     table = {n: {"bytes": b, "fp16_bytes": half[n], "ratio": round(half[n] / b, 3)} for n, b in stored.items()}
     whole, all_half = bundle_bytes(manifest), sum(half.values())

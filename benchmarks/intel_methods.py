@@ -34,9 +34,11 @@ from qsched_edge.evaluate import cells
 from qsched_edge.evaluate.contrasts import differences, flat
 from qsched_edge.evaluate.run import classifier_of
 from qsched_edge.evaluate.sizes import fp16_bytes
-from qsched_edge.export.run import ExportSettings, export
+from qsched_edge.export.run import export
+from qsched_edge.export.settings import ExportSettings
 from qsched_edge.foreign.inspection import inspect
-from qsched_edge.observe.observation import Calibration, write_feeds
+from qsched_edge.observe.observation import write_feeds
+from qsched_edge.observe.settings import ObservedPrompts
 from qsched_edge.prompts import read_prompts
 from qsched_edge.quantize import whole_graph
 from qsched_edge.quantize.feeds import read_feeds, recorded, spread
@@ -212,7 +214,7 @@ def main() -> None:
     spec = resolve(given.model)
     heldout = read_prompts(spec.recipe.path(spec.recipe.heldout))
     arguments = {"model": str(spec.folder), "prompts": heldout.sha256, "settings": [given.prompts, given.seeds]}
-    calibration = Calibration(count=given.calib_count)
+    calibration = ObservedPrompts(count=given.calib_count)
     with (
         captures_remembered(),
         Staging(given.output, {**arguments, "count": given.calib_count}, force=True) as staging,

@@ -21,7 +21,9 @@ import onnx_ir as ir
 from benchmarks.remembered import captures_remembered
 from qsched_edge.checkpoint.recipes import ModelSpec, resolve
 from qsched_edge.checkpoint.weights import Weights
-from qsched_edge.export.run import ExportSettings, export, weights_of
+from qsched_edge.export.job import job_of
+from qsched_edge.export.run import export
+from qsched_edge.export.settings import ExportSettings
 from qsched_edge.observe import allocation, sensitivity
 from qsched_edge.observe.allocation import Option
 from qsched_edge.observe.observation import MomentsOf, Observation, write_feeds, write_moments
@@ -52,10 +54,10 @@ class Backbone:
 
     @classmethod
     def of(cls, spec: ModelSpec, graph: Path) -> Backbone:
-        layout, settings = layout_of(spec, ExportSettings().choices), ExportSettings()
-        (plan,) = (c for c in layout.components if c.name == layout.backbone)
-        schemes = partial(scheme_of, settings, spec, plan.name)
-        return cls(plan.name, weights_of(spec, plan), *sensitivity.width_choices(ir.load(graph).graph, schemes))
+        job = job_of(spec, ExportSettings(), quiet=True)
+        plan = job.backbone
+        schemes = partial(scheme_of, job.settings, spec, plan.name)
+        return cls(plan.name, job.weights(plan), *sensitivity.width_choices(ir.load(graph).graph, schemes))
 
 
 def scheme_of(settings: ExportSettings, spec: ModelSpec, component: str, weight: str, bits: int) -> Scheme:

@@ -23,6 +23,7 @@ from qsched_runtime import Coefficients, Sampler
 from qsched_runtime import manifest as manifests
 
 from benchmarks.remembered import captures_remembered
+from qsched_edge import noise
 from qsched_edge.bundle import write as bundles
 from qsched_edge.calibrate.inputs import judge_of
 from qsched_edge.checkpoint.recipes import ModelSpec, read_json, resolve
@@ -30,9 +31,11 @@ from qsched_edge.evaluate import cells
 from qsched_edge.evaluate.contrasts import differences, flat
 from qsched_edge.evaluate.run import classifier_of
 from qsched_edge.evaluate.sizes import fp16_bytes
-from qsched_edge.export.run import ExportSettings, export, target_of
+from qsched_edge.export.run import export
+from qsched_edge.export.settings import ExportSettings, target_of
 from qsched_edge.intervals import paired_difference
-from qsched_edge.observe.observation import Calibration, Observation, write_feeds, write_moments
+from qsched_edge.observe.observation import Observation, write_feeds, write_moments
+from qsched_edge.observe.settings import ObservedPrompts
 from qsched_edge.precision import CHANNEL
 from qsched_edge.prompts import read_prompts
 from qsched_edge.quantize.rewrite import GRAPH
@@ -102,14 +105,14 @@ class Study:
     spec: ModelSpec
     prompts: tuple[str, ...]
     seeds: int
-    calibration: Calibration
+    calibration: ObservedPrompts
     observation: Observation | None = None
 
 
 def batches(prompts: Sequence[str]) -> Iterator[tuple[list[str], list[int]]]:
-    for start in range(0, len(prompts), cells.BATCH):
-        some = list(prompts[start : start + cells.BATCH])
-        yield some, [cells.REPORT_SEEDS + start + i for i in range(len(some))]
+    for start in range(0, len(prompts), cells.CELL_BATCH):
+        some = list(prompts[start : start + cells.CELL_BATCH])
+        yield some, [noise.reporting(0, start + i) for i in range(len(some))]
 
 
 def relative_errors(reference: Sampler, sampler: Sampler, prompts: Sequence[str]) -> dict[str, list[float]]:
@@ -151,7 +154,7 @@ def write_bundle(study: Study, variant: Variant, size: int | None, folder: Path)
         variant.bits,
         variant.method,
         activation_bits=variant.activation_bits,
-        calibration=study.calibration,
+        observed=study.calibration,
         target=target_of(size, variant.ratio),
     )
     if not (folder / "bundle").exists():
@@ -241,7 +244,7 @@ def main() -> None:
     given = parser.parse_args()
     spec = resolve(given.model)
     heldout = read_prompts(spec.recipe.path(spec.recipe.heldout))
-    study = Study(spec, heldout.first(given.prompts), given.seeds, Calibration(count=given.calib_count))
+    study = Study(spec, heldout.first(given.prompts), given.seeds, ObservedPrompts(count=given.calib_count))
     first, *rest = needed(given.only or [v.name for v in VARIANTS])
     arguments = {"model": str(spec.folder), "settings": [given.prompts, given.seeds, given.calib_count]}
     with (

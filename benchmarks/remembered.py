@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from qsched_edge.capture.graph import Captured
-from qsched_edge.export import run as stage
+from qsched_edge.export import job as stage
 from qsched_edge.pipelines.layout import ComponentPlan
 
 
@@ -19,10 +19,7 @@ def captures_remembered() -> Iterator[None]:
     def recalled(plan: ComponentPlan) -> Captured:
         key = repr((plan.capture.func.__qualname__, plan.capture.args))  # type: ignore[attr-defined]
         known = remembered[key] = remembered.get(key) or capture(plan)
-        model = known.model.clone()
-        for node in model.graph:
-            node.name = None  # cloning gives every node one, which would be stored
-        return Captured(model, known.inputs, known.outputs)
+        return known.copy()
 
     stage.captured_of = recalled
     try:

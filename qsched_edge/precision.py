@@ -1,4 +1,4 @@
-"""What a weight is stored in: bits, groups, symmetry, and the method that finds the integers."""
+"""What a weight is quantized to: bits, groups, symmetry, method."""
 
 from __future__ import annotations
 

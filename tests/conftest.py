@@ -105,7 +105,8 @@ evaluator = "{ROOT}/models/emoji-evaluator"
 def bundles(recipe: Path) -> dict[int, Path]:
     """The miniature exported at 32 and 4 bits."""
     from qsched_edge.checkpoint.recipes import resolve
-    from qsched_edge.export.run import ExportSettings, export
+    from qsched_edge.export.run import export
+    from qsched_edge.export.settings import ExportSettings
 
     spec = resolve(str(recipe))
     return {

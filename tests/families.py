@@ -138,6 +138,50 @@ def flux(shift: float = 1.0):  # type: ignore[no-untyped-def]
     )
 
 
+def stable_diffusion_3():  # type: ignore[no-untyped-def]
+    from diffusers import FlowMatchEulerDiscreteScheduler, SD3Transformer2DModel, StableDiffusion3Pipeline
+    from transformers import T5Config, T5EncoderModel
+
+    from benchmarks.tokenizers_offline import t5
+
+    tokenizer, tokenizer_3 = clip_tokenizer(), t5()
+    transformer = SD3Transformer2DModel(
+        sample_size=8,
+        patch_size=2,
+        in_channels=4,
+        num_layers=2,
+        attention_head_dim=16,
+        num_attention_heads=2,
+        joint_attention_dim=96,
+        caption_projection_dim=32,
+        pooled_projection_dim=24 + 20,
+        out_channels=4,
+        pos_embed_max_size=24,
+        dual_attention_layers=(0,),
+        qk_norm="rms_norm",
+    )
+    t5_config = T5Config(
+        vocab_size=len(tokenizer_3),
+        d_model=96,
+        d_kv=8,
+        d_ff=64,
+        num_layers=2,
+        num_heads=4,
+        feed_forward_proj="gated-gelu",
+    )
+    return StableDiffusion3Pipeline(
+        transformer,
+        FlowMatchEulerDiscreteScheduler(shift=3.0),
+        vae(scaling_factor=1.5, shift_factor=0.06, use_quant_conv=False, use_post_quant_conv=False),
+        clip_text(24),
+        tokenizer,
+        clip_text(20, 48),
+        tokenizer,
+        T5EncoderModel(t5_config),
+        tokenizer_3,
+    )
+
+
 def save_lora(pipeline, file: Path) -> None:  # type: ignore[no-untyped-def]
     """A random LoRA on the attention layers of the U-Net, in diffusers' own layout."""
     from peft import LoraConfig

@@ -10,15 +10,16 @@ from qsched_runtime import Coefficients, ScheduleTable, Step
 
 from qsched_edge.calibrate.adjoint import batch_gradient, extra_passes
 from qsched_edge.errors import MetricError
-from qsched_edge.jaq.loss import Loss
+from qsched_edge.jaq.loss import Loss, weights_of
 
+JAQ = weights_of("jaq", 2.0)
 STEPS, SHAPE = 3, (2, 4, 3, 3)
 RNG = np.random.default_rng(0)
 TABLE = ScheduleTable(
     np.arange(3.0), np.array([0.5, 0.8, 1.0]), np.array([0.4, 0.7, 0.9]), np.array([-0.3, -0.5, -0.6]),
     np.array([0.3, 0.2, 0.0]), np.ones(3), np.ones(3), 1.0,
 )  # fmt: skip
-LOSS = Loss((1.0, 0.0, 0.0), (0.0,) * 3, (1.0,) * 3)
+LOSS = Loss({"text_image": 1.0}, {"text_image": 0.0}, {"text_image": 1.0})
 CANDIDATE = Coefficients(np.array([1.02, 0.98, 1.01]), np.array([0.97, 1.03, 1.0]))
 MIX = RNG.normal(size=(4, 4)) / 2
 SYMMETRIC = (MIX + MIX.T) / 2
@@ -55,7 +56,7 @@ def objective_of(network: Network) -> SimpleNamespace:
 
     return SimpleNamespace(
         sampler=network, steps=STEPS, trajectory=trajectory, judge=SimpleNamespace(device="cpu"), noise=noise,
-        terms=lambda x, images, batch: ((images**2).mean(dim=(1, 2, 3)), None, None),
+        terms=lambda x, images, batch: {"text_image": (images**2).mean(dim=(1, 2, 3))},
     )  # fmt: skip
 
 
@@ -113,11 +114,10 @@ def test_bias_gradient_is_a_channels_finite_difference() -> None:
 
 def test_a_term_without_a_gradient_is_an_error_and_not_a_zero() -> None:
     objective = objective_of(Network(MIX, 0.1))
-    objective.terms = lambda x, images, batch: (
-        (images**2).mean(dim=(1, 2, 3)),
-        images.detach().mean(dim=(1, 2, 3)),
-        None,
-    )
-    both = Loss((1.0, 2.0, 0.0), (0.0,) * 3, (1.0,) * 3)
+    objective.terms = lambda x, images, batch: {
+        "text_image": (images**2).mean(dim=(1, 2, 3)),
+        "quality": images.detach().mean(dim=(1, 2, 3)),
+    }
+    both = Loss(JAQ, dict.fromkeys(JAQ, 0.0), dict.fromkeys(JAQ, 1.0))
     with pytest.raises(MetricError, match="quality's metric has no gradient"):
         batch_gradient(objective, lambda x: x, None, CANDIDATE, both, "none")

@@ -9,7 +9,8 @@ import pytest
 from qsched_runtime import BundleError, Coefficients, Sampler
 from qsched_runtime import manifest as manifests
 
-from qsched_edge.bundle.write import bundle_bytes, verify, write_coefficients
+from qsched_edge.bundle.verify import verify
+from qsched_edge.bundle.write import bundle_bytes, write_coefficients
 
 
 @pytest.fixture

@@ -3,37 +3,47 @@
 import json
 import platform
 import shutil
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from conftest import ROOT
 from hypothesis import given
 from hypothesis import strategies as st
 from qsched_runtime import Coefficients, Sampler
 from qsched_runtime import manifest as manifests
 
-from qsched_edge.bundle.write import verify
+from qsched_edge.bundle.verify import verify
 from qsched_edge.calibrate.budget import Budget
 from qsched_edge.calibrate.inputs import judge_of
 from qsched_edge.calibrate.memo import Memo
 from qsched_edge.calibrate.objective import Objective
+from qsched_edge.calibrate.place import Place
 from qsched_edge.calibrate.run import calibrate
 from qsched_edge.calibrate.safeguards import collapse, departure, saturation, warnings_of
 from qsched_edge.calibrate.search import Proposal
 from qsched_edge.calibrate.searches.space import at_bounds
-from qsched_edge.calibrate.settings import Settings
+from qsched_edge.calibrate.settings import CalibrationSettings
 from qsched_edge.calibrate.verdicts import DECIDERS, Verdict, choose, ships
 from qsched_edge.checkpoint.recipes import resolve
 from qsched_edge.errors import BundleError, PromptsError, RequestError
 from qsched_edge.evaluate import run as evaluation
+from qsched_edge.evaluate.cells import measure
+from qsched_edge.evaluate.classifier import Classifier
+from qsched_edge.evaluate.settings import EvaluationSettings
 from qsched_edge.intervals import Interval
 from qsched_edge.jaq.loss import Scores
+from qsched_edge.jaq.settings import TermSettings
+from qsched_edge.jaq.terms import TERMS, Seen, Term
 from qsched_edge.prompts import read_prompts
 from qsched_edge.work.journal import Journal
 
-FEW = Settings(search=("grid", "gradient"), points=3, iterations=2, fit_prompts=4, heldout_prompts=4, threads=1)
+FEW = CalibrationSettings(
+    search=("grid", "gradient"), points=3, iterations=2, fit_prompts=4, heldout_prompts=4, place=Place(threads=1)
+)
 PROMPTS = ("a red apple, noto style", "a cat face, fluent style")
 DECIDED = ("c_x", "c_eps", "shipped", "candidates")
 
@@ -43,7 +53,7 @@ def copy(bundles: dict[int, Path], tmp_path: Path) -> Path:
     return Path(shutil.copytree(bundles[4], tmp_path / "bundle"))
 
 
-def learn(folder: Path, recipe: Path, settings: Settings = FEW) -> dict:
+def learn(folder: Path, recipe: Path, settings: CalibrationSettings = FEW) -> dict:
     return calibrate(folder, settings, None, None, str(recipe), quiet=True).record
 
 
@@ -65,7 +75,7 @@ def test_the_bundle_may_be_the_folder_one_is_in(
     learn(Path(), recipe, replace(FEW, search=("line",), budget="32"))
     verify(copy)
     assert sorted(p.name for p in copy.parent.iterdir()) == ["bundle"]
-    settings = evaluation.Settings(prompts=2, seeds=1)
+    settings = EvaluationSettings(prompts=2, seeds=1)
     report = evaluation.evaluate(
         Path(), tmp_path / "report", settings, None, str(recipe), force=False, quiet=True, reference=bundles[32]
     )
@@ -113,7 +123,7 @@ def test_memory_is_bounded_and_forgets_the_oldest(keys: list[int], room: int) ->
 def verdict(name: str, choosing: float, low: float, deciding: int = DECIDERS) -> Verdict:
     other = Coefficients(np.full(4, 1.1), np.ones(4))
     proposal = Proposal(name, other, 1.0, 1, 1, 1.0, False, 0, {}, ())
-    scores = Scores(np.zeros(deciding), np.zeros(deciding))
+    scores = Scores({"text_image": np.zeros(deciding), "quality": np.zeros(deciding)})
     return Verdict(proposal, Interval(choosing, 0, 1), Interval(low + 1, low, low + 2), scores)
 
 
@@ -168,16 +178,11 @@ def test_warnings_name_what_is_wrong() -> None:
     assert at_bounds(edge) == ["c_x[1]", "c_eps[2]"]
     found = warnings_of(Proposal("free", edge, 1.0, 1, 1, 1.0, True, 3, {}, ()))
     assert [w.split(": ")[0] for w in found] == ["free"] * 3
-    before = Scores(np.linspace(0, 1, 9), np.linspace(0, 1, 9))
-    assert "quality collapsed" in collapse("free", Scores(before.text_image, np.full(9, 0.5)), before)[0]
+    before = Scores({"text_image": np.linspace(0, 1, 9), "quality": np.linspace(0, 1, 9)})
+    assert "quality collapsed" in collapse("free", Scores({**before.values, "quality": np.full(9, 0.5)}), before)[0]
     assert collapse("free", before, before) == []
-    term = judge_range(0.0, 1.0)
-    assert "100% of the pictures lie at the high end" in saturation("quality", np.full(9, 0.999), term)[0]
-    assert saturation("quality", np.linspace(0, 1, 9), term) == []
-
-
-def judge_range(low: float, high: float):  # type: ignore[no-untyped-def]
-    return type("Range", (), {"low": low, "high": high})
+    assert "100% of the pictures lie at the high end" in saturation("quality", np.full(9, 0.999), (0.0, 1.0))[0]
+    assert saturation("quality", np.linspace(0, 1, 9), (0.0, 1.0)) == []
 
 
 def test_a_candidate_with_broken_pictures_is_never_proposed(
@@ -189,7 +194,9 @@ def test_a_candidate_with_broken_pictures_is_never_proposed(
 
     def broken(self, batch, coefficients):  # type: ignore[no-untyped-def]
         found = scores(self, batch, coefficients)
-        return found if (coefficients.c_eps == 1).all() else replace(found, quality=found.quality * np.nan)
+        return (
+            found if (coefficients.c_eps == 1).all() else Scores({**found.values, "quality": found["quality"] * np.nan})
+        )
 
     monkeypatch.setattr(Real, "scores", broken)
     record = learn(copy, recipe, replace(FEW, search=("grid",)))
@@ -262,10 +269,11 @@ def test_bad_requests_leave_the_bundle_alone(
         ({"loss": "reference"}, "give --reference"),
         ({"budget": "5 apples"}, "budget '5 apples' is neither passes nor time"),
         ({"search": ("channel",), "jacobian": "forward"}, "knows no single channels"),
-        ({"device": "tpu"}, "unknown device 'tpu'"),
     ):
         with pytest.raises(RequestError, match=message):
-            Settings(**bad)  # type: ignore[arg-type]
+            CalibrationSettings(**bad)  # type: ignore[arg-type]
+    with pytest.raises(RequestError, match="unknown device 'tpu'"):
+        Place(device="tpu")
     assert (copy / "qsched.json").read_bytes() == before
 
 
@@ -286,3 +294,24 @@ def test_a_reference_says_whether_the_pictures_come_nearer(copy: Path, bundles: 
     assert not any("nothing compared" in w for w in record["warnings"])
     assert len(record["reference_sha256"]) == 64
     assert record["versions"]["python"] == platform.python_version()
+
+
+def brightness(settings: TermSettings, device: str) -> Callable[[Seen], torch.Tensor]:
+    """A term of one's own: the maker that its line in TERMS names."""
+    return lambda seen: seen.images.mean(dim=(1, 2, 3))
+
+
+def test_a_term_is_one_maker_and_one_line(copy: Path, recipe: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    term = Term(f"{__name__}:brightness", "brightness", "bright", 0.0, 1.0)
+    monkeypatch.setitem(TERMS, "mean_brightness", term)
+    record = learn(copy, recipe, replace(FEW, loss="mean-brightness"))
+    assert record["loss"]["name"] == "mean-brightness"
+    assert record["loss"]["weights"] == [0.0, 0.0, 0.0, 1.0]
+    assert all(c["fit"] >= 0 for c in record["candidates"])
+    verify(copy)
+    found = measure(
+        Sampler.from_pretrained(copy, threads=1), Coefficients.identity(4),
+        (judge_of(resolve(str(recipe)).recipe), Classifier(ROOT / "models/emoji-evaluator")), PROMPTS, 1, 1,
+        lambda count: None,
+    )  # fmt: skip
+    assert found.metrics["mean_brightness"].shape == (2, 1)

@@ -12,6 +12,9 @@ from pathlib import Path
 import pytest
 from conftest import ROOT, cli
 
+from qsched_edge.calibrate.registries import SEARCHES
+from qsched_edge.calibrate.settings import CalibrationSettings
+
 
 def fails(*arguments: object) -> str:
     done = cli(*arguments)
@@ -25,7 +28,6 @@ def fails(*arguments: object) -> str:
 def test_wrong_models_and_bits_are_one_line(tmp_path: Path) -> None:
     assert "did you mean 'emoji'" in fails("export", "-m", "emogi", "-o", tmp_path / "x")
     assert "weight_bits 5" in fails("export", "-m", "emoji", "--bits", 5, "-o", tmp_path / "x")
-    assert "unknown quantization method 'gptx'" in fails("export", "-m", "emoji", "--method", "gptx")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -88,9 +90,20 @@ def test_text_that_is_no_utf8_is_one_line(bundles: dict[int, Path], recipe: Path
 
 
 def test_usage_errors_exit_with_2() -> None:
-    done = cli("run")
-    assert done.returncode == 2
-    assert "Usage" in done.stderr
+    for arguments in (("run",), ("export", "-m", "emoji", "--method", "gptx"), ("calibrate", "x", "--search", "gird")):
+        done = cli(*arguments)
+        assert done.returncode == 2
+        assert "Usage" in done.stderr
+    assert "did you mean 'grid'?" in done.stderr
+
+
+def test_help_lists_choices_and_every_default_of_the_settings() -> None:
+    text = " ".join(cli("calibrate", "--help").stdout.split())
+    assert f"[{'|'.join((*SEARCHES, 'auto', 'all'))}]" in text
+    assert "[cpu|cuda]" in text
+    for name in ("points", "iterations", "fit_prompts", "heldout_prompts", "k"):
+        described = text.partition(f"--{name.replace('_', '-')} ")[2].partition(" --")[0]
+        assert f"[default: {getattr(CalibrationSettings(), name)}]" in described
 
 
 def test_debug_shows_the_traceback() -> None:
@@ -162,3 +175,13 @@ def test_ctrl_c_leaves_nothing_half_and_the_same_command_finishes(
     done = cli(*arguments, "--quiet")
     assert done.returncode == 0, done.stderr
     assert not list(tmp_path.glob(".*"))
+
+
+def test_a_model_without_prompts_is_told_the_commands_own_option(miniature: Path, tmp_path: Path) -> None:
+    from qsched_edge.checkpoint.recipes import resolve
+    from qsched_edge.export.run import export
+    from qsched_edge.export.settings import ExportSettings
+
+    folder = export(resolve(str(miniature)), ExportSettings(8), tmp_path / "bundle", quiet=True)
+    assert "names no heldout: give --prompts" in fails("evaluate", folder, "-o", tmp_path / "report")
+    assert "names no prompts: give --prompts" in fails("calibrate", folder)

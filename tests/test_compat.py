@@ -13,7 +13,9 @@ from qsched_runtime import Sampler
 from test_families import PROMPTS, spec
 
 from qsched_edge.checkpoint.recipes import ModelSpec
-from qsched_edge.export.run import Choices, ExportSettings, export
+from qsched_edge.choices import Choices
+from qsched_edge.export.run import export
+from qsched_edge.export.settings import ExportSettings
 
 __all__ = ["spec"]
 pytestmark = pytest.mark.compat
@@ -22,6 +24,8 @@ PYTHON = os.environ.get("QSCHED_COMPAT_PYTHON", "")
 
 @pytest.mark.parametrize("bits", [4, 8])
 def test_optimum_draws_what_the_runtime_draws(spec: ModelSpec, bits: int, tmp_path: Path) -> None:
+    if spec.pipeline == "StableDiffusion3Pipeline":
+        pytest.skip("the graph joins the text states itself, optimum joins them before it")
     if not PYTHON:
         pytest.fail("QSCHED_COMPAT_PYTHON names no python with optimum-onnx: run `make compat`")
     bundle = export(spec, ExportSettings(bits, choices=Choices(encoder=True)), tmp_path / "bundle", quiet=True)

@@ -11,25 +11,25 @@ from qsched_edge.calibrate.device import BoundGraph
 from qsched_edge.calibrate.engines import Cluster
 from qsched_edge.calibrate.engines.local import Local
 from qsched_edge.calibrate.inputs import terms_of
-from qsched_edge.calibrate.jobs import Drawn, Job, Setup, Worker
-from qsched_edge.calibrate.settings import Settings
+from qsched_edge.calibrate.jobs import Draws, Job, Setup, Worker
+from qsched_edge.calibrate.place import Place
+from qsched_edge.calibrate.settings import CalibrationSettings
 from qsched_edge.checkpoint.recipes import resolve
 
-DRAWN = Drawn(tuple(f"a red apple, noto style {i}" for i in range(12)), 0)
+DRAWS = Draws(tuple(f"a red apple, noto style {i}" for i in range(12)), 0)
 CANDIDATES = [Coefficients(np.ones(4), np.linspace(v, 1, 4)) for v in (1.0, 1.1, 0.9)]
-JOBS = [Job("scores", DRAWN, b, c) for c in CANDIDATES for b in range(2)]
-TERMS = ("text_image", "quality", "reference")
+JOBS = [Job("scores", DRAWS, b, c) for c in CANDIDATES for b in range(2)]
 
 
 @pytest.fixture(scope="module")
 def setup(bundles: dict[int, Path], recipe: Path) -> Setup:
     spec = resolve(str(recipe))
-    return Setup(bundles[4], 4, terms_of(spec.recipe, Settings()), spec.part("vae"), threads=1)
+    return Setup(bundles[4], 4, terms_of(spec.recipe, CalibrationSettings()), spec.part("vae"), place=Place(threads=1))
 
 
 def terms_by(engine, jobs: list[Job]) -> list[list[float]]:  # type: ignore[no-untyped-def]
     try:
-        return [[result[name] for name in TERMS] for result in engine.run(jobs)]
+        return [list(result["terms"].values()) for result in engine.run(jobs)]
     finally:
         engine.close()
 

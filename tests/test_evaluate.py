@@ -9,7 +9,7 @@ import scipy.linalg
 from conftest import ROOT, cli
 
 from qsched_edge.ablate.judged import closed
-from qsched_edge.calibrate.search import SEARCHES
+from qsched_edge.calibrate.registries import SEARCHES
 from qsched_edge.errors import MetricError
 from qsched_edge.evaluate.classifier import Classifier
 from qsched_edge.evaluate.frechet import Frechet, Gaussian

@@ -11,7 +11,8 @@ from qsched_runtime import manifest as manifests
 import qsched_edge.export.run as stage
 from qsched_edge.checkpoint.recipes import read_recipe, recipe_names, resolve
 from qsched_edge.errors import OutputExistsError, RecipeError, WeightsError
-from qsched_edge.export.run import ExportSettings, export
+from qsched_edge.export.run import export
+from qsched_edge.export.settings import ExportSettings
 from qsched_edge.quantize.store import Packed, Stored, TensorStore
 
 
@@ -53,13 +54,13 @@ def test_an_interrupted_export_resumes_and_gives_the_same_bytes(
     captured: list[str] = []
     write = stage.write_component
 
-    def interrupted(spec, plan, settings, quiet, moments_of, folder):  # type: ignore[no-untyped-def]
+    def interrupted(job, plan, moments_of, folder):  # type: ignore[no-untyped-def]
         if plan.name == "vae_decoder" and "vae_decoder" not in captured:
             captured.append(plan.name)
             (folder / "model.onnx_data").write_bytes(b"half")
             raise KeyboardInterrupt
         captured.append(plan.name)
-        write(spec, plan, settings, quiet, moments_of, folder)
+        write(job, plan, moments_of, folder)
 
     monkeypatch.setattr(stage, "write_component", interrupted)
     with pytest.raises(KeyboardInterrupt):

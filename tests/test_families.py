@@ -12,11 +12,15 @@ import torch
 from conftest import ROOT
 from qsched_runtime import Sampler
 
+from qsched_edge.bundle.opened import open_bundle
 from qsched_edge.calibrate.decoder import Decoder
-from qsched_edge.calibrate.settings import Settings as CalibrationSettings
-from qsched_edge.calibrate.workshop import setup_of
+from qsched_edge.calibrate.session import setup_of
+from qsched_edge.calibrate.settings import CalibrationSettings
 from qsched_edge.checkpoint.recipes import ModelSpec, resolve
-from qsched_edge.export.run import Choices, ExportSettings, export
+from qsched_edge.choices import Choices
+from qsched_edge.evaluate.settings import EvaluationSettings
+from qsched_edge.export.run import export
+from qsched_edge.export.settings import ExportSettings
 
 PROMPTS = ["a red apple, noto style", "an ant, twemoji style, on a blue background"]
 SIZES = [(16, 16), (24, 32)]
@@ -55,6 +59,7 @@ FAMILIES = {
         'scheduler_settings = { timestep_spacing = "trailing" }',
     ),
     "flux": (families.flux, "steps = [4, 1]\nguidance = 0.0\nsequence_length = 16\nheight = 16\nwidth = 16"),
+    "sd3-turbo": (families.stable_diffusion_3, "steps = [4, 1]\nguidance = 2.0\nsequence_length = 16"),
 }
 
 
@@ -118,7 +123,7 @@ def stock_pipeline(spec: ModelSpec):  # type: ignore[no-untyped-def]
 
 
 def drawn_by_diffusers(pipeline, spec: ModelSpec, **request) -> np.ndarray:  # type: ignore[no-untyped-def]
-    if spec.pipeline == "FluxPipeline":
+    if spec.recipe.sequence_length:
         request["max_sequence_length"] = spec.recipe.sequence_length
     generator = torch.Generator("cpu").manual_seed(5)
     guidance = spec.recipe.guidance
@@ -156,6 +161,7 @@ def assert_draws_alike(spec: ModelSpec, bundle: Path, oracle, size: tuple[int, i
 IMAGE_TO_IMAGE = {
     "StableDiffusionPipeline": "StableDiffusionImg2ImgPipeline",
     "StableDiffusionXLPipeline": "StableDiffusionXLImg2ImgPipeline",
+    "StableDiffusion3Pipeline": "StableDiffusion3Img2ImgPipeline",
     "FluxPipeline": "FluxImg2ImgPipeline",
     # LatentConsistencyModelImg2ImgPipeline derives other timesteps from the strength, as the README says
     "LatentConsistencyModelPipeline": "StableDiffusionImg2ImgPipeline",
@@ -170,7 +176,7 @@ def test_sampling_starts_from_a_picture_as_diffusers_does(spec: ModelSpec, bundl
     pipeline = getattr(diffusers, IMAGE_TO_IMAGE[spec.pipeline]).from_pipe(oracle)
     pipeline.set_progress_bar_config(disable=True)
     steps, sampler = max(spec.recipe.steps), Sampler.from_pretrained(bundle)
-    sizes = {"height": 16, "width": 16} if spec.pipeline == "FluxPipeline" else {}
+    sizes = {"height": 16, "width": 16} if spec.pipeline in ("FluxPipeline", "StableDiffusion3Pipeline") else {}
     for given, strength in ((pictures, 0.5), (pictures[0], 0.8), (pictures[:1], 0.3), (pictures, 1.0)):
         if int(steps * strength) == 0:
             continue
@@ -205,7 +211,7 @@ def test_a_tiny_decoder_draws_and_reads_pictures_as_in_diffusers(tmp_path: Path)
     theirs = drawn_by_diffusers(pipeline, spec, image=pictures, strength=0.5, num_inference_steps=4)
     sampler = Sampler.from_pretrained(bundle)
     assert_same(sampler(PROMPTS, seed=5, num_inference_steps=4, image=picture, strength=0.5).images, theirs)
-    setup = setup_of(bundle, sampler.manifest, spec, CalibrationSettings(), False)
+    setup = setup_of(open_bundle(bundle), spec, CalibrationSettings(), False)
     z = np.random.default_rng(0).normal(size=(2, 4, 8, 8)).astype(np.float32)
     differentiable = Decoder(setup.vae, sampler.manifest.latents)(torch.from_numpy(z)).numpy()
     np.testing.assert_allclose(differentiable, np.clip(sampler.decode(z) / 2 + 0.5, 0, 1), atol=1e-4)
@@ -229,10 +235,10 @@ def test_quantized_bundles_take_the_whole_path(spec: ModelSpec, bundle: Path, bi
     choices = Choices(encoder=True)
     folder = export(spec, ExportSettings(bits, choices=choices), tmp_path / "bundle", quiet=True)
     model = str(spec.recipe.folder / f"{spec.recipe.name}.toml")
-    few = calibration.Settings(points=2, iterations=2, fit_prompts=4, heldout_prompts=4)
+    few = CalibrationSettings(points=2, iterations=2, fit_prompts=4, heldout_prompts=4)
     record = calibration.calibrate(folder, few, None, None, model, quiet=True).record
     assert len(record["c_x"]) == len(record["c_eps"]) == spec.recipe.steps[0]
-    settings = evaluation.Settings(prompts=2, seeds=1)
+    settings = EvaluationSettings(prompts=2, seeds=1)
     report = evaluation.evaluate(folder, tmp_path / "report", settings, None, model, False, True, bundle)
     assert all(np.isfinite(list(cell.values())).all() for cell in report["cells"].values())
     images = Sampler.from_pretrained(folder)(PROMPTS, seed=5, height=16, width=16).images

@@ -505,7 +505,7 @@ def test_what_a_method_imports_counts_before_the_room_that_is_left(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     events: list[str] = []
-    monkeypatch.setattr(WeightMethod, "load", lambda self: events.append(self.name) or round_to_nearest)
+    monkeypatch.setattr(WeightMethod, "quantizer", lambda self: events.append(self.name) or round_to_nearest)
     monkeypatch.setattr(RamLimit, "chunk", lambda self: events.append("room") or 2**20)
     quantize(external(tmp_path), tmp_path / "out.onnx", QuantizeSettings(W4), quiet=True)
     assert events[:2] == ["rtn", "room"]

@@ -15,14 +15,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from qsched_runtime import Coefficients
 
+from qsched_edge.bundle.opened import open_bundle
 from qsched_edge.bundle.write import write_coefficients
-from qsched_edge.calibrate.jobs import Drawn, Job
+from qsched_edge.calibrate.jobs import Draws, Job
 from qsched_edge.calibrate.pictures import Pictures
 from qsched_edge.calibrate.run import calibrate
 from qsched_edge.calibrate.search import Proposal
-from qsched_edge.calibrate.settings import Settings
+from qsched_edge.calibrate.session import open_session
+from qsched_edge.calibrate.settings import CalibrationSettings
 from qsched_edge.calibrate.verdicts import gains
-from qsched_edge.calibrate.workshop import open_workshop
 from qsched_edge.errors import RequestError
 from qsched_edge.jaq.loss import Loss, Scores
 from qsched_edge.work.journal import Journal
@@ -40,14 +41,14 @@ class Echo:
     def run(self, jobs: Sequence[Job]) -> Iterator[dict[str, Any]]:
         self.jobs += len(jobs)
         for job in jobs:
-            values = [float(job.coefficients.c_x[0])] * job.drawn.sizes[job.batch]
-            yield {"text_image": values, "quality": values, "reference": None, "seconds": 0.0}
+            values = [float(job.coefficients.c_x[0])] * job.draws.sizes[job.batch]
+            yield {"terms": {"text_image": values, "quality": values}, "seconds": 0.0}
 
     def close(self) -> None: ...
 
 
 def echo(folder: Path, prompts: int = 10) -> Pictures:
-    return Pictures(Echo(), Journal(folder, {}), Drawn(tuple(map(str, range(prompts))), 0))
+    return Pictures(Echo(), Journal(folder, {}), Draws(tuple(map(str, range(prompts))), 0))
 
 
 def candidate(value: float) -> Coefficients:
@@ -61,14 +62,19 @@ def test_every_candidate_gets_its_own_scores_however_often_it_is_asked_for(quest
     with TemporaryDirectory() as folder:
         pictures = echo(Path(folder) / "journal")
         for values in questions:
-            found = [s.text_image for s, _ in pictures.scores([candidate(v) for v in values])]
+            found = [s["text_image"] for s, _ in pictures.scores([candidate(v) for v in values])]
             assert [list(f) for f in found] == [[v] * 10 for v in values]
         assert pictures.engine.jobs == 2 * len({v for values in questions for v in values})  # type: ignore[attr-defined]
 
 
 def test_a_proposal_that_is_identity_leaves_the_next_ones_verdict_alone(tmp_path: Path) -> None:
     proposals = [Proposal(str(v), candidate(v), 0.0, 1, 1, 1.0, False, 0, {}, ()) for v in (1.0, 1.2, 1.2, 1.1)]
-    found, *_ = gains(proposals, echo(tmp_path / "journal"), Loss((1.0, 0.0, 0.0), (0.0,) * 3, (1.0,) * 3), seed=0)
+    found, *_ = gains(
+        proposals,
+        echo(tmp_path / "journal"),
+        Loss({"text_image": 1.0}, {"text_image": 0.0}, {"text_image": 1.0}),
+        seed=0,
+    )
     np.testing.assert_allclose([g.estimate for g in found], [0.0, 0.2, 0.2, 0.1], atol=1e-12)
 
 
@@ -87,7 +93,7 @@ def test_one_process_at_a_time_calibrates_a_bundle(bundles: dict[int, Path], rec
         assert other.stdout.readline() == b"mine\n"
         for _ in range(2):  # to be refused takes nothing away
             with pytest.raises(RequestError, match="is being calibrated by another process"):
-                calibrate(folder, Settings(), None, None, str(recipe), quiet=True)
+                calibrate(folder, CalibrationSettings(), None, None, str(recipe), quiet=True)
         assert (beside / "journal.jsonl").read_text() == "the other's"
         other.kill()
     assert (folder / "qsched.json").read_bytes() == before
@@ -103,11 +109,13 @@ CHANGES = {
 }
 
 
-def stamp_of(folder: Path, recipe: Path, settings: Settings, journal: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+def stamp_of(
+    folder: Path, recipe: Path, settings: CalibrationSettings, journal: Path, monkeypatch: pytest.MonkeyPatch
+) -> str:
     """What stands in the journal of a calibration that would be made now; nothing is drawn."""
-    nothing = [(Scores(np.zeros(4), np.zeros(4)), 0.0)]
+    nothing = [(Scores({}), 0.0)]
     monkeypatch.setattr(Pictures, "scores", lambda self, candidates: iter(nothing))
-    open_workshop(folder, settings, None, None, str(recipe), journal).engine.close()
+    open_session(open_bundle(folder), settings, None, None, str(recipe), journal).engine.close()
     return (journal / "identity.json").read_text()
 
 
@@ -116,13 +124,15 @@ def test_another_bundle_never_meets_an_older_ones_journal(
     part: str, bundles: dict[int, Path], recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder, journal = Path(shutil.copytree(bundles[4], tmp_path / "bundle")), tmp_path / "journal"
-    first = stamp_of(folder, recipe, Settings(), journal, monkeypatch)
+    first = stamp_of(folder, recipe, CalibrationSettings(), journal, monkeypatch)
     write_coefficients(folder, 4, Coefficients(np.full(4, 1.1), np.ones(4), np.full(4, 0.1)), {"a": "record"})
-    assert stamp_of(folder, recipe, Settings(), journal, monkeypatch) == first  # coefficients are no part of it
+    assert (
+        stamp_of(folder, recipe, CalibrationSettings(), journal, monkeypatch) == first
+    )  # coefficients are no part of it
     raw = json.loads((folder / "qsched.json").read_text())
     CHANGES[part](raw)
     (folder / "qsched.json").write_text(json.dumps(raw))
-    assert stamp_of(folder, recipe, Settings(), journal, monkeypatch) != first
+    assert stamp_of(folder, recipe, CalibrationSettings(), journal, monkeypatch) != first
 
 
 def test_another_reference_or_autoencoder_starts_anew(
@@ -132,7 +142,7 @@ def test_another_reference_or_autoencoder_starts_anew(
     model = Path(shutil.copytree(miniature, tmp_path / "miniature"))
     mine = tmp_path / "mini.toml"
     mine.write_text(recipe.read_text())
-    settings = Settings(reference=full)
+    settings = CalibrationSettings(reference=full)
     stamps = [stamp_of(bundles[4], mine, settings, tmp_path / "journal", monkeypatch)]
     with (model / "vae/diffusion_pytorch_model.safetensors").open("ab") as handle:
         handle.write(b" ")

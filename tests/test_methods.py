@@ -8,12 +8,10 @@ from hypothesis import strategies as st
 from qsched_edge.errors import QuantizeError
 from qsched_edge.precision import Scheme
 from qsched_edge.quantize.integers import QuantizedMatrix
-from qsched_edge.quantize.methods import METHODS, WeightMethod, weight_method
+from qsched_edge.quantize.methods import METHODS, WeightMethod, quantizer_of
 from qsched_edge.quantize.moments import DAMPING, Moments, output_error, upper_factor_of_inverse
 from qsched_edge.quantize.neural_compressor import quant_tensor, round_to_nearest
 from qsched_edge.quantize.scale_search import least_squared_error
-
-GPTQ = weight_method("gptq").load()
 
 
 def correlated(width: int, seed: int, samples: int = 2000) -> np.ndarray:
@@ -106,10 +104,7 @@ def test_gptq_rounds_as_the_direct_update_does(width: int) -> None:
     """Wider and narrower than one lazy block; scales are those of the search."""
     weight, moments = weights(5, width, 1), correlated(width, 1)
     known = Moments((moments.astype(np.float32),))
-    found, searched = (
-        GPTQ(weight, Scheme(4, 32), known),
-        least_squared_error(weight, Scheme(4, 32)),
-    )
+    found, searched = quantizer_of("gptq")(weight, Scheme(4, 32), known), least_squared_error(weight, Scheme(4, 32))
     assert (found.scale == searched.scale).all()
     assert (found.zero == searched.zero).all()
     expected = optimal_brain_quantization(weight, moments, found)
@@ -123,9 +118,11 @@ def test_each_method_lowers_the_error_of_the_one_before(bits: int, width: int) -
     """On columns wider than one lazy block: tr(dW H dW^T) of gptq < mse < rtn."""
     weight, moments = weights(24, width, 2), Moments((correlated(width, 2).astype(np.float32),))
     scheme = Scheme(bits, 64)
-    streamed = {name: method.load() for name, method in METHODS.items() if isinstance(method, WeightMethod)}
-    errors = [output_error(run(weight, scheme, moments).dequantize() - weight, moments) for run in streamed.values()]
-    assert list(streamed) == ["rtn", "mse", "gptq"]
+    streamed = [name for name, entry in METHODS.items() if isinstance(entry, WeightMethod)]
+    errors = [
+        output_error(quantizer_of(name)(weight, scheme, moments).dequantize() - weight, moments) for name in streamed
+    ]
+    assert streamed == ["rtn", "mse", "gptq"]
     assert errors[2] < errors[1] < errors[0]
 
 
@@ -137,7 +134,9 @@ def test_blocks_of_moments_are_the_matrix_without_what_lies_between() -> None:
     weight, scheme = weights(8, 512, 4), Scheme(4, 64)
     difference = round_to_nearest(weight, scheme).dequantize() - weight
     assert output_error(difference, blocks) == pytest.approx(output_error(difference, whole), rel=1e-4)
-    one, other = (output_error(GPTQ(weight, scheme, m).dequantize() - weight, whole) for m in (blocks, whole))
+    one, other = (
+        output_error(quantizer_of("gptq")(weight, scheme, m).dequantize() - weight, whole) for m in (blocks, whole)
+    )
     assert one == pytest.approx(other, rel=0.05)  # each block is damped by its own diagonal
 
 
@@ -151,9 +150,9 @@ def test_output_error_is_the_mean_squared_output() -> None:
 
 def test_gptq_refuses_what_it_cannot_use() -> None:
     with pytest.raises(QuantizeError, match="needs the moments"):
-        GPTQ(weights(2, 32, 0), Scheme(), None)
+        quantizer_of("gptq")(weights(2, 32, 0), Scheme(), None)
     with pytest.raises(QuantizeError, match="moments of 16 inputs do not fit a weight of 32 columns"):
-        GPTQ(weights(2, 32, 0), Scheme(), Moments((np.eye(16, dtype=np.float32),)))
+        quantizer_of("gptq")(weights(2, 32, 0), Scheme(), Moments((np.eye(16, dtype=np.float32),)))
 
 
 @pytest.mark.parametrize("name", ["rtn", "mse"])
@@ -165,7 +164,7 @@ def test_weights_with_subnormal_scales_lose_no_more_than_others(name: str, bits:
 
     def noise(factor: float) -> float:
         scaled = (weight * np.float32(factor)).astype(np.float32)
-        found = weight_method(name).load()(scaled, scheme, None)
+        found = quantizer_of(name)(scaled, scheme, None)
         assert found.scale.dtype == np.float16
         return float(np.linalg.norm(found.dequantize() - scaled) / np.linalg.norm(scaled))
 

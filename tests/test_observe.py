@@ -18,11 +18,13 @@ import qsched_edge.export.run as stage
 from qsched_edge.checkpoint.recipes import ModelSpec, read_layers, resolve
 from qsched_edge.checkpoint.weights import Weights, weight_files
 from qsched_edge.errors import QuantizeError, RecipeError
-from qsched_edge.export.run import Calibration, ExportSettings, export, target_of
+from qsched_edge.export.run import export
+from qsched_edge.export.settings import ExportSettings, target_of
 from qsched_edge.observe import accumulate, sensitivity
 from qsched_edge.observe.accumulate import MomentsFolder, block_widths, observe, rounds
 from qsched_edge.observe.allocation import Option, Target, allocate
 from qsched_edge.observe.sensitivity import load_backbone, sensitivities, width_choices
+from qsched_edge.observe.settings import ObservedPrompts
 from qsched_edge.observe.taps import ROWS, Tap, columns_of
 from qsched_edge.observe.trajectory import record
 from qsched_edge.precision import Scheme
@@ -33,7 +35,7 @@ from qsched_edge.quantize.rewrite import write_graph
 from qsched_edge.work.journal import Journal
 from qsched_edge.work.memory import RamLimit
 
-FEW = Calibration(count=6)
+FEW = ObservedPrompts(count=6)
 
 
 @pytest.fixture(scope="module")
@@ -241,7 +243,7 @@ def test_gptq_export_resumes_and_beats_round_to_nearest(
         return real(graph, taps, paths, room)
 
     monkeypatch.setattr(accumulate, "replay", interrupted)
-    gptq = ExportSettings(4, "gptq", calibration=FEW)
+    gptq = ExportSettings(4, "gptq", observed=FEW)
     with pytest.raises(KeyboardInterrupt):
         export(spec, gptq, output, quiet=True)
     assert not output.exists()
@@ -255,7 +257,7 @@ def test_gptq_export_resumes_and_beats_round_to_nearest(
 
 
 def test_a_target_is_met_and_its_map_gives_the_same_backbone(spec: ModelSpec, tmp_path: Path) -> None:
-    settings = ExportSettings(4, calibration=FEW, target=target_of(None, 3.0))
+    settings = ExportSettings(4, observed=FEW, target=target_of(None, 3.0))
     folder = export(spec, settings, tmp_path / "chosen", quiet=True)
     layers = read_layers(folder / stage.PRECISION)
     assert len(set(layers.values())) > 1
@@ -275,7 +277,7 @@ def test_a_target_is_met_and_its_map_gives_the_same_backbone(spec: ModelSpec, tm
 def test_a_target_out_of_reach_is_refused_before_anything_is_observed(spec: ModelSpec, tmp_path: Path) -> None:
     for target in (target_of(100, None), target_of(None, 20.0)):
         with pytest.raises(QuantizeError, match="cannot be reached"):
-            export(spec, ExportSettings(4, calibration=FEW, target=target), tmp_path / "x", quiet=True)
+            export(spec, ExportSettings(4, observed=FEW, target=target), tmp_path / "x", quiet=True)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -285,7 +287,7 @@ def test_another_target_goes_on_with_what_was_observed(
     """Interrupted when all is written: only widths and backbone are made anew, as if from the start."""
 
     def settings_for(ratio: float) -> ExportSettings:
-        return ExportSettings(4, calibration=FEW, target=target_of(None, ratio))
+        return ExportSettings(4, observed=FEW, target=target_of(None, ratio))
 
     def interrupted(staging: stage.Staging, names: Iterable[str]) -> None:
         if list(names):  # the reference inside has nothing to drop
@@ -313,7 +315,7 @@ def test_maps_and_settings_that_do_not_fit_are_named(spec: ModelSpec, tmp_path: 
     with pytest.raises(RecipeError, match=r"unknown weight 'conv_on.weight': did you mean 'conv_in.weight'"):
         export(mapped({"unet.conv_on.weight": 4}), ExportSettings(4), tmp_path / "x", quiet=True)
     with pytest.raises(QuantizeError, match="--calib-count must not be 0"):
-        ExportSettings(4, "gptq", calibration=Calibration(count=0))
+        ExportSettings(4, "gptq", observed=ObservedPrompts(count=0))
     (tmp_path / "map.toml").write_text("[layers]\nx = 'four'\n")
     with pytest.raises(RecipeError, match="x = 'four': Input should be a valid integer"):
         read_layers(tmp_path / "map.toml")

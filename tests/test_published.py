@@ -25,12 +25,13 @@ from qsched_edge.checkpoint import hub
 from qsched_edge.checkpoint.hub import HubId, hub_id
 from qsched_edge.checkpoint.recipes import ModelSpec, locate, plain_recipe, read_recipe, resolve
 from qsched_edge.checkpoint.stock import with_defaults
-from qsched_edge.checkpoint.tokenizers import load_tokenizer
 from qsched_edge.checkpoint.weights import Weights, weight_files
 from qsched_edge.errors import QSchedError, RecipeError, WeightsError
-from qsched_edge.export.run import ExportSettings, export
+from qsched_edge.export.run import export
+from qsched_edge.export.settings import ExportSettings
 from qsched_edge.pipelines import Choices, layout_of
 from qsched_edge.pipelines.parts import autoencoder_plans
+from qsched_edge.pipelines.tokenizers import load_tokenizer
 
 HEAD = 'title = "Miniature"\nlicense = "CC0-1.0"\ngroup_size = 16\nsteps = [4]\nguidance = 0.0\n'
 ATTENTION = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}

@@ -13,7 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 from qsched_edge.errors import QuantizeError
 from qsched_edge.precision import Scheme
 from qsched_edge.quantize.integers import pack, unpack
-from qsched_edge.quantize.methods import weight_method
+from qsched_edge.quantize.methods import quantizer_of
 from qsched_edge.quantize.neural_compressor import quant_tensor, round_to_nearest
 
 
@@ -85,7 +85,7 @@ def test_bad_schemes_are_refused_with_the_value() -> None:
     with pytest.raises(QuantizeError, match="group_size 48"):
         Scheme(4, 48)
     with pytest.raises(QuantizeError, match="unknown quantization method 'rtm': did you mean 'rtn'"):
-        weight_method("rtm")
+        quantizer_of("rtm")
 
 
 @pytest.mark.parametrize("bits", [4, 8])

@@ -10,13 +10,14 @@ import pytest
 import torch
 from tokenizers import AddedToken
 
-import qsched_edge.export.run as stage
-from qsched_edge.checkpoint.checks import check_recipe
+from qsched_edge.bundle import sources
 from qsched_edge.checkpoint.recipes import ModelSpec, Recipe, read_layers, read_recipe, recipe_names, resolve
 from qsched_edge.checkpoint.weights import weight_files
 from qsched_edge.errors import QSchedError, RecipeError, WeightsError
-from qsched_edge.export.run import ExportSettings, export
-from qsched_edge.observe.observation import Calibration
+from qsched_edge.export.check import check_recipe
+from qsched_edge.export.run import export
+from qsched_edge.export.settings import ExportSettings
+from qsched_edge.observe.settings import ObservedPrompts
 from qsched_edge.pipelines import Choices, layout_of
 
 HEAD = {"title": '"M"', "source": '"miniature"', "license": '"CC0-1.0"', "steps": "[4]", "guidance": "0"}
@@ -98,7 +99,7 @@ def refused(
     model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, settings: ExportSettings | None = None
 ) -> str:
     """The line that an export is refused with; fails if a weight was read or anything was left behind."""
-    monkeypatch.setattr(stage, "sha256", lambda file: pytest.fail(f"{file} was read"))
+    monkeypatch.setattr(sources, "sha256", lambda file: pytest.fail(f"{file} was read"))
     before = sorted(tmp_path.rglob("*"))
     with pytest.raises(QSchedError) as caught:
         export(resolve(str(model)), settings or ExportSettings(4), tmp_path / "out", quiet=True)
@@ -182,7 +183,7 @@ def test_names_and_numbers_that_fit_nothing_are_refused_before_a_weight_is_read(
 def test_more_calibration_prompts_than_there_are_are_refused_before_a_weight_is_read(
     recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked = ExportSettings(4, "gptq", calibration=Calibration(count=100_000))
+    asked = ExportSettings(4, "gptq", observed=ObservedPrompts(count=100_000))
     assert "100000 were asked for" in refused(recipe, tmp_path, monkeypatch, asked)
 
 
@@ -227,3 +228,12 @@ def test_every_shipped_recipe_names_what_its_model_has(
     spec = ModelSpec(replace(recipe, source=str(folder), parts=parts), folder, index)
     check_recipe(spec, layout_of(spec, Choices(encoder=True)))
     assert capsys.readouterr().err == ""
+
+
+def test_a_number_that_is_not_finite_is_refused_when_the_recipe_is_read(recipe: Path, tmp_path: Path) -> None:
+    bad = tmp_path / "bad.toml"
+    bad.write_text(
+        recipe.read_text().replace("group_size", "scheduler_settings = { lambda_min_clipped = -inf }\ngroup_size")
+    )
+    with pytest.raises(RecipeError, match=r"scheduler_settings\.lambda_min_clipped is not a finite number"):
+        read_recipe(bad)

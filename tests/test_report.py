@@ -11,7 +11,7 @@ from qsched_runtime import Coefficients, Sampler
 from qsched_runtime import manifest as manifests
 
 from qsched_edge.bundle.write import coefficients_json, write_coefficients
-from qsched_edge.evaluate.cells import METRICS, Cell, last_latents
+from qsched_edge.evaluate.cells import Cell, last_latents, metric_names
 from qsched_edge.evaluate.contrasts import BEYOND, CELLS, compared, differences, flat
 from qsched_edge.evaluate.frechet import Frechet, Gaussian
 from qsched_edge.evaluate.run import text_table
@@ -19,7 +19,7 @@ from qsched_edge.intervals import interval, paired_difference
 
 
 def cell(rng: np.random.Generator, shift: float) -> Cell:
-    metrics = {m: rng.normal(shift, 1.0, (20, 3)) for m in METRICS}
+    metrics = {m: rng.normal(shift, 1.0, (20, 3)) for m in metric_names()}
     return Cell(metrics, rng.normal(shift, 1.0, (20, 3, 6)), np.zeros((1, 4, 4, 3), np.uint8))
 
 
@@ -36,7 +36,7 @@ def test_calibrations_gains_are_paired_over_all_four_cells(cells: dict[str, Cell
     """Against the gains computed prompt by prompt, and the distance on each resample by itself."""
     full, full_calibrated, plain, calibrated = cells.values()
     found = compared(cells, FRECHET)["calibration_gains"]
-    for m in METRICS:
+    for m in metric_names():
         gains = {"full precision": (full_calibrated, full), "quantized": (calibrated, plain)}
         each = {name: after.metrics[m] - before.metrics[m] for name, (after, before) in gains.items()}
         for name, gain in each.items():

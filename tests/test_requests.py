@@ -9,18 +9,22 @@ import numpy as np
 import pytest
 from qsched_runtime import Coefficients
 
+from qsched_edge import noise
 from qsched_edge.ablate import run as ablation
+from qsched_edge.ablate.settings import Judging
 from qsched_edge.bundle.card import scheduler_json
-from qsched_edge.calibrate.inputs import drawn_of
+from qsched_edge.calibrate.inputs import draws_of
 from qsched_edge.calibrate.memo import Ledger
 from qsched_edge.calibrate.run import started
-from qsched_edge.calibrate.search import Books, Point, Proposal
+from qsched_edge.calibrate.search import Point, Proposal, Spending
 from qsched_edge.calibrate.searches.gradient_check import cosine, ratio
-from qsched_edge.calibrate.settings import SEED_STRIDE, SEEDS, Settings
+from qsched_edge.calibrate.settings import CalibrationSettings
 from qsched_edge.errors import MetricError, RequestError
 from qsched_edge.evaluate import plots
-from qsched_edge.evaluate.cells import REPORT_SEEDS
-from qsched_edge.jaq.judge import QUALITY, TEXT_IMAGE, TermSettings, term_of
+from qsched_edge.evaluate.settings import EvaluationSettings
+from qsched_edge.jaq.metrics import metric
+from qsched_edge.jaq.settings import TermSettings
+from qsched_edge.jaq.terms import QUALITY, TEXT_IMAGE
 from qsched_edge.prompts import PromptSet
 
 
@@ -33,24 +37,45 @@ from qsched_edge.prompts import PromptSet
         ({"seed": -1}, "seed -1 is out of range: use 0 to 99"),
         ({"seed": 100}, "seed 100 is out of range"),
         ({"workers": 0}, "workers 0 is too few"),
-        ({"fit_prompts": SEED_STRIDE + 1}, "fit_prompts 10001 is too many"),
+        ({"fit_prompts": noise.PROMPTS + 1}, "fit_prompts 10001 is too many"),
     ],
 )
 def test_numbers_without_meaning_are_refused(asked: dict, message: str) -> None:
     with pytest.raises(RequestError, match=message):
-        Settings(**asked)
-    Settings(k=0.0, seed=99, workers=1)
+        CalibrationSettings(**asked)
+    CalibrationSettings(k=0.0, seed=99, workers=1)
 
 
-def test_no_two_prompt_sets_of_any_seed_share_noise() -> None:
-    texts = PromptSet(Path("x"), ("p",) * SEED_STRIDE, "")
-    most = {"fit_prompts": SEED_STRIDE, "heldout_prompts": SEED_STRIDE}
-    found = [drawn_of(Settings(seed=s, **most), texts, texts)[n] for s in range(SEEDS) for n in ("fit", "heldout")]
-    ranges = sorted((d.first_seed, d.first_seed + len(d.prompts)) for d in found)
-    assert all(a[1] <= b[0] for a, b in pairwise(ranges))
-    assert ranges[-1][1] <= REPORT_SEEDS == 2_000_000
-    plain = drawn_of(Settings(), texts, texts)  # all published numbers are of these streams
+def test_no_two_purposes_of_any_seed_share_noise() -> None:
+    """The ends of every run of streams, from the first to the last prompt that is allowed."""
+    texts = PromptSet(Path("x"), ("p",) * noise.PROMPTS, "")
+    most = {"fit_prompts": noise.PROMPTS, "heldout_prompts": noise.PROMPTS}
+    drawn = [
+        draws_of(CalibrationSettings(seed=s, **most), texts, texts)[n]
+        for s in range(noise.SEEDS)
+        for n in ("fit", "heldout")
+    ]
+    ranges = [(d.first_seed, d.first_seed + len(d.prompts) - 1) for d in drawn]
+    ranges += [(noise.reporting(s, 0), noise.reporting(s, noise.PROMPTS - 1)) for s in range(noise.SEEDS)]
+    ranges = sorted([*ranges, (noise.observing(0), noise.observing(noise.SEEDS * noise.PROMPTS - 1))])
+    assert all(before[1] < after[0] for before, after in pairwise(ranges))
+    plain = draws_of(CalibrationSettings(), texts, texts)  # all published numbers are of these streams
     assert [plain[n].first_seed for n in ("fit", "heldout", "choosing", "deciding")] == [0, 10**6, 10**6, 10**6 + 32]
+    assert (noise.reporting(2, 7), noise.observing(7)) == (2_020_007, 3_000_007)
+
+
+@pytest.mark.parametrize(
+    ("kind", "asked"),
+    [
+        (EvaluationSettings, {"seeds": 101}),
+        (EvaluationSettings, {"prompts": 10_001}),
+        (Judging, {"seeds": 101}),
+        (Judging, {"prompts": 10_001}),
+    ],
+)
+def test_reports_stay_in_their_own_noise(kind: type, asked: dict) -> None:
+    with pytest.raises(RequestError, match=r"is too many: use \d+ or fewer"):
+        kind(**asked)
 
 
 def test_numbers_that_are_not_finite_become_null() -> None:
@@ -77,13 +102,13 @@ def test_a_stock_schedulers_infinity_stays_out_of_the_bundle() -> None:
 )
 def test_a_metric_that_is_one_takes_no_second_name(registry: dict[str, str], name: str) -> None:
     with pytest.raises(MetricError, match="takes no name after a colon"):
-        term_of(registry, name, TermSettings(), "cpu")
+        metric(registry, name, TermSettings(), "cpu")
 
 
 def test_a_start_at_the_closed_form_pays_for_all_it_took() -> None:
     identity, other = Coefficients.identity(2), Coefficients(np.full(2, 1.1), np.ones(2))
     first = Proposal("closed", other, 0.1, 96, 40, 7.5, False, 0, {}, (Point(32, 0.0, identity), Point(96, 0.1, other)))
-    problem = SimpleNamespace(start=identity, books=Books(Ledger(1), passes=32, pictures=8, seconds=1.5))
+    problem = SimpleNamespace(start=identity, spending=Spending(Ledger(1), passes=32, pictures=8, seconds=1.5))
     found = started(problem, first)  # type: ignore[arg-type]
     assert found.start is other
-    assert (found.books.passes, found.books.pictures, found.books.seconds) == (96, 40, 7.5)
+    assert (found.spending.passes, found.spending.pictures, found.spending.seconds) == (96, 40, 7.5)

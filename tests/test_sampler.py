@@ -10,7 +10,7 @@ import torch
 from qsched_runtime import BundleError, Coefficients, ProviderError, RequestError, Sampler, Step
 from qsched_runtime.image import png_bytes
 
-from qsched_edge.bundle import write as bundle_files
+from qsched_edge.bundle import verify as bundle_files
 
 PROMPTS = ["a red apple, noto style", "an ant, twemoji style, on a blue background"]
 

@@ -10,12 +10,13 @@ import scipy.optimize
 from qsched_runtime import Coefficients, ScheduleTable
 
 from qsched_edge.calibrate.budget import Budget
-from qsched_edge.calibrate.jobs import Drawn, Job
+from qsched_edge.calibrate.jobs import Draws, Job
 from qsched_edge.calibrate.pairs import sums
 from qsched_edge.calibrate.pictures import Pictures
-from qsched_edge.calibrate.search import Problem, Tuning, propose
+from qsched_edge.calibrate.search import Problem, propose
 from qsched_edge.calibrate.searches.closed import Paired, Prediction, affine_channel, dns, landing, ptqd, q_drift
 from qsched_edge.calibrate.searches.space import HIGH, LOW
+from qsched_edge.calibrate.settings import Tuning
 from qsched_edge.jaq.loss import Loss
 from qsched_edge.work.journal import Journal
 
@@ -63,28 +64,28 @@ class Bowl:
 
     def scores(self, job: Job) -> dict[str, Any]:
         value = -sum(float((WEIGHTS[:, None] * r**2).mean(axis=1).sum()) for r in self.apart(job))
-        count = job.drawn.sizes[job.batch]
-        return {"text_image": [value] * count, "quality": [0.0] * count, "reference": None}
+        count = job.draws.sizes[job.batch]
+        return {"terms": {"text_image": [value] * count, "quality": [0.0] * count}}
 
     def gradient(self, job: Job) -> dict[str, Any]:
-        count = job.drawn.sizes[job.batch]
+        count = job.draws.sizes[job.batch]
         gradient = -2 * count * np.stack([WEIGHTS[:, None] * r / CHANNELS for r in self.apart(job)])
-        return {"total": count * self.scores(job)["text_image"][0], "gradient": gradient.tolist()}
+        return {"total": count * self.scores(job)["terms"]["text_image"][0], "gradient": gradient.tolist()}
 
     def close(self) -> None: ...
 
 
 def problem_in(folder: Path, budget: Budget = NO_LIMIT, points: int = 5, iterations: int = 60) -> Problem:
-    pictures = Pictures(Bowl(), Journal(folder, "bowl"), Drawn(tuple(f"prompt {i}" for i in range(20)), 0))
-    loss = Loss((1.0, 0.0, 0.0), (0.0,) * 3, (1.0,) * 3)
+    pictures = Pictures(Bowl(), Journal(folder, "bowl"), Draws(tuple(f"prompt {i}" for i in range(20)), 0))
+    loss = Loss({"text_image": 1.0}, {"text_image": 0.0}, {"text_image": 1.0})
     ones, tuning = Coefficients.identity(STEPS), Tuning(points, iterations, check=False)
     return Problem(pictures, loss, TABLE, (CHANNELS, 8, 8), budget, np.random.default_rng(0), ones, "epsilon", tuning)
 
 
 def regret(coefficients: Coefficients) -> float:
     engine = Bowl()
-    jobs = [Job("scores", Drawn(("p",) * 20, 0), b, coefficients) for b in range(3)]
-    return -float(np.mean([r["text_image"][0] for r in engine.run(jobs)]))
+    jobs = [Job("scores", Draws(("p",) * 20, 0), b, coefficients) for b in range(3)]
+    return -float(np.mean([r["terms"]["text_image"][0] for r in engine.run(jobs)]))
 
 
 @pytest.mark.parametrize("name", ["free", "gradient", "blackbox", "channel"])
@@ -147,13 +148,13 @@ def test_a_budget_of_time_counts_the_seconds_of_the_answers(tmp_path: Path) -> N
 
 def test_the_last_steps_pair_costs_no_pass(tmp_path: Path) -> None:
     problem = problem_in(tmp_path / "j")
-    before = problem.books.passes
+    before = problem.spending.passes
     problem.score(Coefficients(np.ones(4), np.array([1, 1, 1, 1.1])))
-    assert problem.books.passes == before
+    assert problem.spending.passes == before
     problem.score(Coefficients(np.ones(4), np.array([1, 1, 1.1, 1])))
-    assert problem.books.passes == before + 20
+    assert problem.spending.passes == before + 20
     problem.score(Coefficients(np.ones(4), np.array([1, 1, 1.1, 0.9])))
-    assert problem.books.passes == before + 20
+    assert problem.spending.passes == before + 20
 
 
 def paired(

@@ -15,14 +15,16 @@ from qsched_runtime.sessions import Graph
 
 from qsched_edge.checkpoint.recipes import ModelSpec, read_recipe, resolve
 from qsched_edge.errors import QuantizeError, RecipeError
-from qsched_edge.export.run import Calibration, ExportSettings, export, target_of
+from qsched_edge.export.run import export
+from qsched_edge.export.settings import ExportSettings, target_of
+from qsched_edge.observe.settings import ObservedPrompts
 from qsched_edge.observe.trajectory import record
 from qsched_edge.prompts import read_prompts
 from qsched_edge.quantize import whole_graph
 from qsched_edge.quantize.feeds import read_feeds, recorded
 from qsched_edge.work.memory import RamLimit
 
-W8A8 = {"method": "smoothquant", "activation_bits": 8, "calibration": Calibration(count=6)}
+W8A8 = {"method": "smoothquant", "activation_bits": 8, "observed": ObservedPrompts(count=6)}
 
 
 @pytest.fixture(scope="module")
@@ -95,7 +97,7 @@ def test_what_smoothquant_cannot_do_is_said(
     with pytest.raises(QuantizeError, match="leave --max-ram out"):
         ExportSettings(8, **W8A8, ram=RamLimit(2**31))
     with pytest.raises(QuantizeError, match="--calib-count must not be 0"):
-        ExportSettings(8, **{**W8A8, "calibration": Calibration(count=0)})
+        ExportSettings(8, **{**W8A8, "observed": ObservedPrompts(count=0)})
     refused = pytest.raises(QuantizeError, match=r"whole 32-bit graph, at most .* GB, and unet has .*: use rtn")
     with monkeypatch.context() as patch, refused:
         patch.setattr(whole_graph, "LARGEST_WHOLE", 1000)

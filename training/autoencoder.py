@@ -9,10 +9,10 @@ from diffusers import AutoencoderKL
 
 from training.captions import combinations
 from training.drawings import Drawings
-from training.loop import FIRST, Settings, averaged, train
+from training.loop import Settings, averaged, train
 
-SETTINGS = Settings("autoencoder", steps=1800, learning_rate=8e-4, warmup=50, cooldown=0.7, ema=0.995)
-BATCH = 16
+SETTINGS = Settings("autoencoder", steps=1400, learning_rate=1e-3, warmup=100, cooldown=0.4, ema=0.995)
+BATCH = 32
 KL_WEIGHT = 1e-6
 
 
@@ -46,8 +46,7 @@ def reconstruction_loss(y: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
 def main() -> None:
     torch.manual_seed(0)
     drawings = Drawings()
-    model = build()
-    model.load_state_dict(AutoencoderKL.from_pretrained(FIRST / "vae", torch_dtype=torch.float32).state_dict())
+    model = build().to(memory_format=torch.channels_last)
     seen = [c for c in combinations() if not c.held_out]
 
     def loss_of(step: int) -> torch.Tensor:

@@ -16,9 +16,6 @@ from training.captions import HERE
 
 RUNS = HERE / "runs"
 CURVES = HERE / "curves"
-FIRST = RUNS / "first"  # the model that this one started from
-# elsewhere bfloat16 is emulated, ten times slower than float32
-BFLOAT16 = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
 
 
 @dataclass(frozen=True)
@@ -105,7 +102,7 @@ def train(
         torch.manual_seed(step)
         for group in optimizer.param_groups:
             group["lr"] = rate_at(step, s)
-        with torch.autocast("cpu", torch.bfloat16, enabled=BFLOAT16):
+        with torch.autocast("cpu", torch.bfloat16):
             loss = loss_of(step)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)

@@ -41,7 +41,7 @@ class Candidate:
 
 
 @dataclass(frozen=True)
-class Bench:
+class Judges:
     """Both networks, both judges, JAQ in its units, and the held-out prompts with how many seeds each."""
 
     samplers: Mapping[str, Sampler]
@@ -66,43 +66,43 @@ def candidates_of(rows: Sequence[Mapping[str, Any]], steps: int, both: Sequence[
 
 
 def judged(
-    bench: Bench, candidates: Sequence[Candidate], staging: Staging, part: str, quiet: bool
+    panel: Judges, candidates: Sequence[Candidate], staging: Staging, part: str, quiet: bool
 ) -> list[dict[str, Any]]:
     """A row for each candidate: its measures, their differences to its base, the share of the gap that it closes."""
     sampled: dict[str, Sampled] = {}
     keys = [f"{part}-{digest([c.precision, key_of(c.coefficients)])[:16]}" for c in candidates]
-    total = len(set(keys)) * len(bench.prompts) * bench.seeds
+    total = len(set(keys)) * len(panel.prompts) * panel.seeds
     with progress.bar("second judge", total, "images", quiet) as advance:
         for key, candidate in zip(keys, candidates, strict=True):
             if key not in sampled:
-                sampled[key] = measured(bench, candidate, partial(staging.part, key), advance)
+                sampled[key] = measured(panel, candidate, partial(staging.part, key), advance)
     of = {(c.precision, c.name): sampled[key] for key, c in zip(keys, candidates, strict=True)}
     return [row_of(c, of) for c in candidates]
 
 
-def measured(bench: Bench, candidate: Candidate, part: Callable[..., Any], advance: Callable[[int], None]) -> Sampled:
+def measured(panel: Judges, candidate: Candidate, part: Callable[..., Any], advance: Callable[[int], None]) -> Sampled:
     """Draw and measure the candidate's pictures, unless an interrupted run has; then resample their prompts."""
-    sampler, prompts = bench.samplers[candidate.precision], bench.prompts
+    sampler, prompts = panel.samplers[candidate.precision], panel.prompts
     draw = partial(
         evaluation.write_cell,
         sampler,
         candidate.coefficients,
-        judges=bench.judges,
+        judges=panel.judges,
         prompts=prompts,
-        seeds=bench.seeds,
+        seeds=panel.seeds,
         advance=advance,
     )
     cell = Cell.load(part(draw) / evaluation.CELL)
     choices = [np.arange(len(prompts)), *resamples(len(prompts), 0, RESAMPLES)]
-    return {m: np.array([measure(bench, cell, m, rows) for rows in choices]) for m in MEASURES}
+    return {m: np.array([measure(panel, cell, m, rows) for rows in choices]) for m in MEASURES}
 
 
-def measure(bench: Bench, cell: Cell, name: str, rows: np.ndarray) -> float:
+def measure(panel: Judges, cell: Cell, name: str, rows: np.ndarray) -> float:
     """Fréchet distance, share of hits or mean JAQ over some prompts with all their seeds."""
     if name == "frechet":
-        return bench.judges[1].frechet(flat(cell.features[rows]))
+        return panel.judges[1].frechet(flat(cell.features[rows]))
     if name == "jaq":
-        return float(bench.jaq(cell.metrics["text_image"][rows], cell.metrics["quality"][rows]).mean())
+        return float(panel.jaq({n: cell.metrics[n][rows] for n in panel.jaq.weights}).mean())
     return float(cell.metrics[name][rows].mean())
 
 

@@ -10,9 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from qsched_edge.ablate.run import COUNTS, EQUAL_PASSES
+from qsched_edge.ablate.settings import COUNTS, EQUAL_PASSES
 from qsched_edge.evaluate import plots
 from qsched_edge.evaluate.page import data_uri, difference, interval_text
+from qsched_edge.jaq.terms import TERMS
 
 BASE = "full precision"  # what difference images compare with
 
@@ -24,7 +25,8 @@ def page(report: Mapping[str, Any], pictures: Mapping[str, Mapping[str, np.ndarr
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     template = environment.from_string(files("qsched_edge.ablate").joinpath("ablation.html.j2").read_text("utf-8"))
     sections = [section_of(name, section, pictures[name]) for name, section in report["bundles"].items()]
-    return template.render(report=report, sections=sections)
+    titles = ["JAQ", *(term.short for term in TERMS.values())]
+    return template.render(report=report, sections=sections, titles=titles)
 
 
 def section_of(name: str, section: Mapping[str, Any], pictures: Mapping[str, np.ndarray]) -> dict[str, Any]:
@@ -72,7 +74,7 @@ def judged_of(row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def cells_of(row: Mapping[str, Any]) -> dict[str, Any]:
-    forms = {"jaq": "{:+.3f}", "text_image": "{:+.4f}", "quality": "{:+.4f}", "reference": "{:+.5f}"}
+    forms = {"jaq": "{:+.3f}"} | {name: term.signed for name, term in TERMS.items()}
     gains = [interval_text(row["gains"][name], form) for name, form in forms.items()]
     return {"name": row["name"], "gains": gains, "passes": f"{row['passes']:,}", "spent": row["budget_spent"]}
 

@@ -14,100 +14,56 @@ from typing import Any
 
 import numpy as np
 from qsched_runtime import Coefficients, Sampler
-from qsched_runtime import manifest as manifests
 
 from qsched_edge.ablate import judged as judges
+from qsched_edge.ablate.rows import Row, rows_of
+from qsched_edge.ablate.settings import EQUAL_PASSES, LOSS, AblationSettings
 from qsched_edge.bundle.card import versions
+from qsched_edge.bundle.opened import OpenedBundle, open_bundle
 from qsched_edge.bundle.write import coefficients_json
 from qsched_edge.calibrate.device import open_sampler
 from qsched_edge.calibrate.inputs import judge_of, prompt_sets, uncalibrated_at
-from qsched_edge.calibrate.search import SEARCHES, Point, Proposal, propose
+from qsched_edge.calibrate.search import Point, Proposal, propose
 from qsched_edge.calibrate.searches.space import HIGH, LOW, line
-from qsched_edge.calibrate.settings import Settings
-from qsched_edge.calibrate.workshop import Workshop, open_workshop
-from qsched_edge.checkpoint.recipes import ModelSpec, resolve
-from qsched_edge.errors import RequestError, unknown_name
+from qsched_edge.calibrate.session import Session, open_session
+from qsched_edge.calibrate.settings import CalibrationSettings
+from qsched_edge.checkpoint.recipes import ModelSpec
 from qsched_edge.evaluate.run import classifier_of, full_precision, judges_identity
 from qsched_edge.intervals import paired_difference
-from qsched_edge.jaq.loss import LOSSES, Loss
+from qsched_edge.jaq.loss import Loss
 from qsched_edge.work import progress
 from qsched_edge.work.staging import Staging, refuse_existing, write_json, write_text
 
-EQUAL_PASSES, LOSS, COLUMNS, COUNTS = "searches at equal passes", "loss", "columns", "fitting prompts"
-GROUPS = {"searches": EQUAL_PASSES, "losses": LOSS, "columns": COLUMNS, "prompts": COUNTS}
 ON_BOTH = (f"{EQUAL_PASSES}: free", f"{LOSS}: reference")  # full precision draws with these too
 SHOWN = 6  # pictures of each row
 CURVE = 6  # points of a curve whose held-out score is measured: the last ones of each doubling of passes
-PROMPTS = (2, 4, 8, 16)  # fitting prompts of the rows that ask how many are needed
-
-
-@dataclass(frozen=True)
-class Row:
-    """One search of the ablation: `group` is the question it answers, `moves` which of (c_x, c_eps) a gradient may
-    change, `count` how many fitting prompts it sees (None: all)."""
-
-    group: str
-    name: str
-    search: str
-    loss: str = "jaq"
-    moves: tuple[bool, bool] = (True, True)
-    count: int | None = None
-
-
-@dataclass(frozen=True)
-class Judging:
-    """What the second judge sees: `prompts` held-out prompts (0: nothing), each with `seeds` noises."""
-
-    prompts: int = 64
-    seeds: int = 2
-
-
-def rows_of(fit_prompts: int, groups: Sequence[str] = tuple(GROUPS), full: bool = False) -> list[Row]:
-    """The grid first: what it takes is what every other search may take. A bundle in `full` precision is its own
-    reference, so that rows which compare with one are left out."""
-    for name in groups:
-        if name not in GROUPS:
-            raise RequestError(unknown_name("group of rows", name, GROUPS))
-    counts = [*(n for n in PROMPTS if n < fit_prompts), fit_prompts]
-    masks = (("c_x only", (True, False)), ("c_eps only", (False, True)), ("c_x and c_eps", (True, True)))
-    rows = [
-        *(Row(EQUAL_PASSES, name, name) for name in SEARCHES),
-        *(Row(LOSS, loss, "gradient", loss) for loss in LOSSES),
-        *(Row(COLUMNS, name, "gradient", moves=moves) for name, moves in masks),
-        *(Row(COUNTS, str(n), "gradient", count=n) for n in counts),
-    ]
-    compared = [r for r in rows if "reference" in (r.loss, r.name) or r.search == "closed"] if full else []
-    return [r for r in rows if r.group in {GROUPS[name] for name in groups} and r not in compared]
 
 
 def ablate(
     folders: Sequence[Path],
     output: Path,
-    settings: Settings,
-    judging: Judging,
-    groups: Sequence[str],
+    settings: AblationSettings,
     model: str | None,
     force: bool,
     quiet: bool,
 ) -> dict[str, Any]:
-    """Returns the report written to `output`/report.json; `settings.points` sets the grid and so the budget."""
+    """Returns the report written to `output`/report.json; the calibration's `points` set the grid and so the budget."""
     refuse_existing(output, force)
-    rows_of(settings.fit_prompts, groups)
     folders = [folder.resolve() for folder in folders]
-    inputs = [inputs_of(folder, settings, model, quiet) for folder in folders]
+    inputs = [inputs_of(folder, settings.calibration, model, quiet) for folder in folders]
     arguments = {
-        "settings": asdict(settings), "judging": asdict(judging), "model": model, "inputs": inputs,
+        "settings": settings.calibration.json(), "judging": asdict(settings.judging), "model": model, "inputs": inputs,
         "versions": versions(),
     }  # fmt: skip
     with Staging(output, arguments, force) as staging:
         sections, pictures = {}, {}
         for i, folder in enumerate(folders):
-            subject = Subject(folder, settings, judging, tuple(groups), model, staging, i, quiet)
+            subject = Subject(folder, settings, model, staging, i, quiet)
             sections[folder.name], pictures[folder.name] = ablate_one(subject)
         report = {
             "bundles": sections,
-            "settings": settings_json(settings),
-            "judging": asdict(judging),
+            "settings": settings.calibration.json(),
+            "judging": asdict(settings.judging),
             "versions": versions(),
         }
         from qsched_edge.ablate.page import page
@@ -118,26 +74,22 @@ def ablate(
     return report
 
 
-def inputs_of(folder: Path, settings: Settings, model: str | None, quiet: bool) -> dict[str, Any]:
+def inputs_of(folder: Path, settings: CalibrationSettings, model: str | None, quiet: bool) -> dict[str, Any]:
     """All that one bundle's section depends on beside the settings."""
-    manifest = manifests.read(folder)
-    spec = resolve(model or manifest.raw["provenance"]["recipe"])
+    bundle = open_bundle(folder)
+    spec = bundle.model(model)
     return {
-        "manifest": manifest.raw,
-        "reference": uncalibrated_at(reference_of(folder, manifest, spec, settings, quiet)),
+        "manifest": bundle.identity,
+        "reference": uncalibrated_at(reference_of(bundle, spec, settings, quiet)),
         "prompts": [s.sha256 for s in prompt_sets(spec.recipe, None, None)],
         "judges": judges_identity(spec),
     }
 
 
-def reference_of(folder: Path, manifest: manifests.Manifest, spec: ModelSpec, settings: Settings, quiet: bool) -> Path:
+def reference_of(bundle: OpenedBundle, spec: ModelSpec, settings: CalibrationSettings, quiet: bool) -> Path:
     """The 32-bit bundle that was named, or the one beside the bundle, made now if it is not there."""
-    beside = settings.reference or folder.with_name(f"{spec.recipe.name}-w32")
-    return full_precision(spec, manifest, beside, quiet)
-
-
-def settings_json(settings: Settings) -> dict[str, Any]:
-    return {n: str(v) if isinstance(v, Path) else v for n, v in asdict(settings).items()}
+    beside = settings.reference or bundle.folder.with_name(f"{spec.recipe.name}-w32")
+    return full_precision(spec, bundle, beside, quiet)
 
 
 @dataclass(frozen=True)
@@ -145,9 +97,7 @@ class Subject:
     """One bundle's part of an ablation; `index` names its traces in the staging folder."""
 
     folder: Path
-    settings: Settings
-    judging: Judging
-    groups: tuple[str, ...]
+    settings: AblationSettings
     model: str | None
     staging: Staging
     index: int
@@ -160,63 +110,62 @@ class Subject:
 
 def ablate_one(subject: Subject) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """The report's section of one bundle, and pictures uint8 [SHOWN, H, W, 3] by row."""
-    manifest = manifests.read(subject.folder)
-    spec = resolve(subject.model or manifest.raw["provenance"]["recipe"])
-    full = reference_of(subject.folder, manifest, spec, subject.settings, subject.quiet)
-    settings = replace(subject.settings, reference=full)
-    shop = open_workshop(subject.folder, settings, None, None, subject.model, subject.journal, compare=True)
+    bundle = open_bundle(subject.folder)
+    full = reference_of(bundle, bundle.model(subject.model), subject.settings.calibration, subject.quiet)
+    settings = replace(subject.settings.calibration, reference=full)
+    session = open_session(bundle, settings, None, None, subject.model, subject.journal, compare=True)
     try:
-        jaq, budget, found = shop.loss("jaq"), settings.budget, []
-        for row in rows_of(settings.fit_prompts, subject.groups, manifest.raw["provenance"]["bits"] == 32):
-            proposal = run_row(shop, row, budget if row.search != "grid" else "", subject.quiet)
+        jaq, budget, found = session.loss("jaq"), settings.budget, []
+        for row in rows_of(settings.fit_prompts, subject.settings.groups, bundle.provenance.bits == 32):
+            proposal = run_row(session, row, budget if row.search != "grid" else "", subject.quiet)
             budget = budget or str(proposal.passes)  # the first row's, the grid's
-            found.append({"group": row.group, "name": row.name, **measured(shop, jaq, row, proposal)})
+            found.append({"group": row.group, "name": row.name, **measured(session, jaq, row, proposal)})
         section = {
             "rows": found,
             "budget": budget,
-            "prompts": shop.sets["heldout"].prompts[:SHOWN],
-            "surface": surface(shop, jaq) if any(r["search"] == "grid" for r in found) else None,
-            "judged": judged_rows(subject, shop, full, jaq, found),
+            "prompts": session.sets["heldout"].prompts[:SHOWN],
+            "surface": surface(session, jaq) if any(r["search"] == "grid" for r in found) else None,
+            "judged": judged_rows(subject, session, full, jaq, found),
         }
-        return section, drawn(shop, full, found)
+        return section, pictures_of(session, full, found)
     finally:
-        shop.engine.close()
+        session.engine.close()
 
 
 def judged_rows(
-    subject: Subject, shop: Workshop, full: Path, jaq: Loss, rows: Sequence[dict[str, Any]]
+    subject: Subject, session: Session, full: Path, jaq: Loss, rows: Sequence[dict[str, Any]]
 ) -> list[dict[str, Any]]:
     """What the second judge says of the searches' and losses' coefficients; nothing where there is none to ask."""
-    if not subject.judging.prompts or not shop.spec.recipe.evaluator:
+    if not subject.settings.judging.prompts or not session.spec.recipe.evaluator:
         return []
-    held, setup = shop.prompts[1].first(subject.judging.prompts), shop.setup
+    held, setup = session.prompts[1].first(subject.settings.judging.prompts), session.setup
     samplers = {
-        name: open_sampler(path, setup.device, setup.providers, setup.memory, setup.threads)
+        name: open_sampler(path, setup.place)
         for name, path in ((judges.FULL, full), (judges.QUANTIZED, subject.folder))
     }
-    pair = judge_of(shop.spec.recipe), classifier_of(shop.spec)
-    bench = judges.Bench(samplers, pair, jaq, held, subject.judging.seeds)
+    pair = judge_of(session.spec.recipe), classifier_of(session.spec)
+    panel = judges.Judges(samplers, pair, jaq, held, subject.settings.judging.seeds)
     shown = [row for row in rows if row["group"] in (EQUAL_PASSES, LOSS)]
-    candidates = judges.candidates_of(shown, shop.steps, ON_BOTH, subject.folder.resolve() == full.resolve())
-    return judges.judged(bench, candidates, subject.staging, f"cell-{subject.index}", subject.quiet)
+    candidates = judges.candidates_of(shown, session.steps, ON_BOTH, subject.folder.resolve() == full.resolve())
+    return judges.judged(panel, candidates, subject.staging, f"cell-{subject.index}", subject.quiet)
 
 
-def run_row(shop: Workshop, row: Row, budget: str, quiet: bool) -> Proposal:
+def run_row(session: Session, row: Row, budget: str, quiet: bool) -> Proposal:
     with progress.bar(f"{row.group}: {row.name}", None, "passes", quiet) as advance:
-        bounded = replace(shop, settings=replace(shop.settings, budget=budget))
-        problem = bounded.problem(shop.loss(row.loss), advance, row.count)
+        bounded = replace(session, settings=replace(session.settings, budget=budget))
+        problem = bounded.problem(session.loss(row.loss), advance, row.count)
         problem.tuning = replace(problem.tuning, moves=row.moves)
         return propose(row.search, problem)
 
 
-def measured(shop: Workshop, jaq: Loss, row: Row, proposal: Proposal) -> dict[str, Any]:
+def measured(session: Session, jaq: Loss, row: Row, proposal: Proposal) -> dict[str, Any]:
     """The proposal's held-out gains with intervals, and its curve of held-out JAQ against passes."""
-    held = shop.pictures("heldout")
+    held = session.pictures("heldout")
     points = thinned(proposal.curve) if row.group == EQUAL_PASSES else [proposal.curve[0], proposal.curve[-1]]
     scores = [s for s, _ in held.scores([p.coefficients for p in points])]
     before, after = scores[0], scores[-1]
     gains = {"jaq": (jaq.of(after), jaq.of(before))}
-    gains |= {n: (getattr(after, n), getattr(before, n)) for n in ("text_image", "quality", "reference")}
+    gains |= {n: (after[n], before[n]) for n in after.values}
     return {
         "search": row.search,
         **coefficients_json(proposal.coefficients),
@@ -246,28 +195,26 @@ def thinned(curve: Sequence[Point]) -> list[Point]:
     return [curve[i] for i in sorted(chosen | {0, len(curve) - 1})]
 
 
-def surface(shop: Workshop, jaq: Loss) -> dict[str, Any]:
+def surface(session: Session, jaq: Loss) -> dict[str, Any]:
     """Fit JAQ on the paper's grid, as `grid` has computed it: mean[s][m] for c_x from s, c_eps from m."""
-    axis, steps = np.linspace(LOW, HIGH, shop.settings.points), shop.steps
+    axis, steps = np.linspace(LOW, HIGH, session.settings.points), session.steps
     grid = [Coefficients(line(s, 1.0, steps), line(m, 1.0, steps)) for s in axis for m in axis]
-    means = [mean(jaq.of(s)) for s, _ in shop.pictures("fit").scores(grid)]
+    means = [mean(jaq.of(s)) for s, _ in session.pictures("fit").scores(grid)]
     rows = range(0, len(means), len(axis))
     return {"axis": axis.tolist(), "mean": [means[i : i + len(axis)] for i in rows]}
 
 
-def drawn(shop: Workshop, full: Path, rows: Sequence[dict[str, Any]]) -> dict[str, np.ndarray]:
+def pictures_of(session: Session, full: Path, rows: Sequence[dict[str, Any]]) -> dict[str, np.ndarray]:
     """The first held-out prompts by full precision, by the quantized model at c = 1 and by the rows of the losses."""
-    held = shop.sets["heldout"]
+    held = session.sets["heldout"]
     prompts, seeds = held.prompts[:SHOWN], range(held.first_seed, held.first_seed + len(held.prompts[:SHOWN]))
-    setup = shop.setup
-    quantized, exact = (
-        open_sampler(path, setup.device, setup.providers, setup.memory, setup.threads) for path in (setup.bundle, full)
-    )
-    identity = Coefficients.identity(shop.steps)
+    setup = session.setup
+    quantized, exact = (open_sampler(path, setup.place) for path in (setup.bundle, full))
+    identity = Coefficients.identity(session.steps)
     wanted = {r["name"]: Coefficients(r["c_x"], r["c_eps"], r.get("bias")) for r in rows if r["group"] == LOSS}
 
     def draw(sampler: Sampler, coefficients: Coefficients) -> np.ndarray:
-        return sampler(prompts, seed=list(seeds), num_inference_steps=shop.steps, coefficients=coefficients).images
+        return sampler(prompts, seed=list(seeds), num_inference_steps=session.steps, coefficients=coefficients).images
 
     return {
         "full precision": draw(exact, identity),

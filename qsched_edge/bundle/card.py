@@ -5,17 +5,16 @@ from __future__ import annotations
 import platform
 import shutil
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, fields, is_dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from qsched_edge.checkpoint.recipes import ModelSpec
-from qsched_edge.pipelines import Layout
+from qsched_edge.checkpoint.recipes import ModelSpec, Recipe
+from qsched_edge.errors import BundleError
+from qsched_edge.observe.allocation import Target
+from qsched_edge.pipelines import Choices, Layout
 from qsched_edge.work.staging import not_json, write_text
-
-if TYPE_CHECKING:
-    from qsched_edge.export.run import ExportSettings
 
 PACKAGES = ("qsched-edge", "torch", "diffusers", "transformers", "onnx", "onnxruntime", "neural-compressor")
 
@@ -57,42 +56,61 @@ def versions() -> dict[str, str]:
     return found
 
 
-def provenance(
-    spec: ModelSpec, settings: ExportSettings, sources: Mapping[str, str], prompts: Mapping[str, Any] | None
-) -> dict[str, Any]:
-    """Where the weights come from and how they were quantized; `prompts` were drawn to observe the model."""
-    return {
-        "recipe": spec.recipe.name,
-        "title": spec.recipe.title,
-        "license": spec.recipe.license,
-        "credits": spec.recipe.credits,
-        "bits": settings.bits,
-        "activation_bits": settings.activation_bits,
-        "choices": asdict(settings.choices),
-        "method": settings.method,
-        "calibration_prompts": dict(prompts or {}),
-        "target": settings.target and asdict(settings.target),
-        "group_size": spec.recipe.group_size,
-        "symmetric": spec.recipe.symmetric,
-        "sources": dict(sources),
-        "versions": versions(),
-    }
+@dataclass(frozen=True)
+class Provenance:
+    """Where a bundle's weights come from and how they were quantized; `calibration_prompts` were drawn to observe the
+    model, `sources` are SHA-256 of its files by COMPONENT/FILE."""
+
+    recipe: str
+    title: str
+    license: str
+    credits: str
+    bits: int
+    activation_bits: int
+    choices: Choices
+    method: str
+    calibration_prompts: Mapping[str, Any]
+    target: Target | None
+    group_size: int
+    symmetric: bool
+    sources: Mapping[str, str]
+    versions: Mapping[str, str]
+
+    def json(self) -> dict[str, Any]:
+        return {f.name: plain(getattr(self, f.name)) for f in fields(self)}
+
+    @classmethod
+    def of(cls, raw: Mapping[str, Any]) -> Provenance:
+        """The inverse of `json`; raises BundleError for a bundle that says less or more."""
+        try:
+            target = raw["target"]
+            typed = {"choices": Choices(**raw["choices"]), "target": Target(**target) if target else None}
+            return cls(**{**raw, **typed})
+        except (KeyError, TypeError) as error:
+            raise BundleError(f"the bundle's provenance cannot be read ({error!r}): export it again") from error
 
 
-def model_card(spec: ModelSpec, settings: ExportSettings, raw: Mapping[str, Any]) -> str:
+def plain(value: Any) -> Any:
+    """As JSON has it."""
+    if is_dataclass(value) and not isinstance(value, type):
+        return asdict(value)
+    return dict(value) if isinstance(value, Mapping) else value
+
+
+def model_card(recipe: Recipe, precision: str, method: str, raw: Mapping[str, Any]) -> str:
     """A README with the front matter model hubs read."""
     rows = "\n".join(f"| {name} | {c['precision']} |" for name, c in raw["components"].items())
     return f"""---
 pipeline_tag: text-to-image
 library_name: onnxruntime
-license: {spec.recipe.license.lower()}
+license: {recipe.license.lower()}
 base_model_relation: quantized
 tags: [onnx, onnxruntime, int4, qsched]
 ---
-# {spec.recipe.title}
+# {recipe.title}
 
-A qsched-edge bundle, exported at {settings.precision}
-(method {settings.method}, groups of at most {spec.recipe.group_size}).
+A qsched-edge bundle, exported at {precision}
+(method {method}, groups of at most {recipe.group_size}).
 
 | component | precision |
 |---|---|
@@ -104,5 +122,5 @@ from qsched_runtime import Sampler
 image = Sampler.from_pretrained(".")("your prompt", seed=42).images[0]  # uint8 [H, W, 3]
 ```
 
-Licence: {spec.recipe.license}. {spec.recipe.credits}
+Licence: {recipe.license}. {recipe.credits}
 """

@@ -1,4 +1,4 @@
-"""Bundles: write qsched.json, put coefficients in, measure, verify."""
+"""qsched.json: what it says of a model, its files and its coefficients."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from qsched_runtime import Coefficients, Sampler, ScheduleTable
+from qsched_runtime import Coefficients, ScheduleTable
 from qsched_runtime import manifest as manifests
 from qsched_runtime.manifest import (
     BIAS_VERSION,
@@ -18,21 +18,16 @@ from qsched_runtime.manifest import (
     NAME,
     VERSION,
     BundleFile,
-    LatentSpec,
     Manifest,
     TokenizerSpec,
     sha256,
 )
-from qsched_runtime.noise import ALGORITHM, TorchNoise
-from qsched_runtime.tokenize import load_tokenizer
+from qsched_runtime.noise import ALGORITHM
 
 from qsched_edge.checkpoint.schedule import fingerprint, table_to_json
-from qsched_edge.errors import BundleError, ScheduleError
+from qsched_edge.errors import ScheduleError
 from qsched_edge.pipelines.layout import Layout
 from qsched_edge.work.staging import STAMP, write_json
-
-GOLDEN = "selftest/golden.json"
-PROMPT, SEED, SMALL = "a red apple 🍎, Naïve style", 42, 128  # of the self-test; its pictures' side in pixels
 
 
 def manifest_json(
@@ -132,9 +127,10 @@ LEARNED = ("c_x", "c_eps", "bias", "folded")  # of a schedule
 def uncalibrated(manifest: Manifest) -> dict[str, Any]:
     """All of qsched.json that no calibration writes: every file's hash, the base schedules, guidance, provenance.
 
-    Two bundles that agree in it draw the same pictures with the same coefficients.
+    The recipe is no part of it: its paths are a machine's. Two bundles that agree in it draw the same pictures with
+    the same coefficients.
     """
-    raw = {name: value for name, value in manifest.raw.items() if name not in ("calibration", "version")}
+    raw = {name: value for name, value in manifest.raw.items() if name not in ("calibration", "version", "recipe")}
     schedules = {n: {k: v for k, v in s.items() if k not in LEARNED} for n, s in raw["schedules"].items()}
     return {**raw, "schedules": schedules}
 
@@ -154,67 +150,3 @@ def write_coefficients(folder: Path, steps: int, coefficients: Coefficients, rec
 def version_of(schedules: Mapping[str, Any]) -> int:
     """The format's version: a bias needs a runtime that adds it."""
     return BIAS_VERSION if any("bias" in s for s in schedules.values()) else VERSION
-
-
-def golden(manifest: Manifest, folder: Path, network: bool) -> dict[str, Any]:
-    """Numbers any runtime must reproduce: the noise stream and token ids exactly and, with `network`, one step's
-    network output within 1e-3."""
-    tokenizers = {name: load_tokenizer(folder / t.file, t) for name, t in manifest.tokenizers.items()}
-    numbers = {
-        "prompt": PROMPT,
-        "seed": SEED,
-        "noise_sha256": hashlib.sha256(TorchNoise(SEED).randn((16384,)).astype("<f4").tobytes()).hexdigest(),
-        "token_ids": {name: tokenize(PROMPT) for name, tokenize in tokenizers.items()},
-    }
-    return {**numbers, "network_output": network_output(Sampler.from_pretrained(folder))} if network else numbers
-
-
-def network_output(sampler: Sampler) -> list[float]:
-    """The first values of the first step's network output, for a small picture."""
-    side = small_side(sampler.manifest.latents)
-    conditioning = sampler.condition([PROMPT], height=side, width=side)
-    first = next(sampler.trajectory(conditioning, sampler.schedule(), sampler.streams(SEED, 1)))
-    return [float(v) for v in first.e.ravel()[:8]]
-
-
-def small_side(latents: LatentSpec) -> int:
-    """Pixels: a self-test should not cost more for models of large pictures."""
-    grid = latents.pixels_per_latent * latents.multiple_of
-    return min(latents.height * latents.pixels_per_latent, -(-SMALL // grid) * grid)
-
-
-def verify(folder: Path) -> Manifest:
-    """Check hashes, the folded tables and the self-test; raises BundleError at the first that fails."""
-    manifest = manifests.read(folder)
-    for file in manifest.files:
-        manifests.check_file(folder, file)
-    known = {f.path for f in manifest.files} | {NAME}
-    strays = sorted({p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()} - known)
-    if strays:
-        raise BundleError(f"{strays[0]!r} is in {folder} but not in {NAME}: remove it or make the bundle again")
-    if manifest.raw["version"] != version_of(manifest.raw["schedules"]):
-        raise BundleError(
-            f"{folder} is version {manifest.raw['version']} but its schedules are not: run calibrate again"
-        )
-    for steps, table in manifest.schedules.items():
-        stored = manifest.raw["schedules"][str(steps)]
-        expected = schedule_json(table, manifest.coefficients[steps])
-        if stored.get("fingerprint") != expected["fingerprint"]:
-            raise BundleError(f"the {steps}-step schedule does not match its fingerprint: make the bundle again")
-        if stored.get("folded") != expected["folded"]:
-            raise BundleError(f"the {steps}-step folded table is not base times coefficients: run calibrate again")
-    check_golden(manifest, folder)
-    return manifest
-
-
-def check_golden(manifest: Manifest, folder: Path) -> None:
-    expected = json.loads((folder / GOLDEN).read_text("utf-8"))
-    found = golden(manifest, folder, "network_output" in expected)
-    for key in ("noise_sha256", "token_ids"):
-        if found[key] != expected[key]:
-            raise BundleError(f"self-test: {key} is {found[key]} instead of {expected[key]} on this machine")
-    if "network_output" not in expected:
-        return
-    error = float(np.abs(np.subtract(found["network_output"], expected["network_output"])).max())
-    if not error <= 1e-3:
-        raise BundleError(f"self-test: the network's output differs by {error:.1e} from the exporter's on this machine")

@@ -4,7 +4,8 @@ With u = dL/dx' the adjoint of x' = a c_x x + b c_eps e + c z + bias is
 
     dL/dc_x = <u, a x>    dL/dc_eps = <u, b e>    dL/dbias = <u, 1>    dL/dx = a c_x u + b c_eps J^T u
 
-where J is the Jacobian of e in x. The network is an ONNX graph, so J is not at hand; JACOBIANS says what stands for it.
+where J is the Jacobian of e in x. The network is an ONNX graph, so J is not at hand; JACOBIANS, in the registries, says
+what stands for it.
 """
 
 from __future__ import annotations
@@ -19,13 +20,8 @@ from qsched_runtime.schedule import FoldedSchedule
 from qsched_edge.calibrate.decoder import Decoder
 from qsched_edge.calibrate.objective import Batch, Objective
 from qsched_edge.errors import MetricError
-from qsched_edge.jaq.loss import TERMS, Loss
+from qsched_edge.jaq.loss import Loss
 
-JACOBIANS = {
-    "none": "J = 0: exact for the last step, a surrogate before it; no extra pass",
-    "symmetric": "J^T u = J u, true of an ideal denoiser, by one difference along u: steps - 1 extra passes",
-    "forward": "differences along every coefficient's tangent: exact, steps (steps - 1) extra passes, scalars only",
-}
 STEP = 0.01  # size of a difference, in units of the latents' root mean square
 
 
@@ -58,10 +54,10 @@ def last_gradient(
 
     x = torch.from_numpy(latents).to(objective.judge.device).requires_grad_()
     terms = objective.terms(x, decoder(x), batch)
-    for name, weight, term in zip(TERMS, loss.weights, terms, strict=True):
-        if weight and not (term is not None and term.requires_grad):
+    for name in loss.weights:
+        if not (name in terms and terms[name].requires_grad):
             raise MetricError(f"{name}'s metric has no gradient: search without one, by free, line, grid or blackbox")
-    total = loss(*terms).sum()
+    total = loss(terms).sum()
     (u,) = torch.autograd.grad(total, x)
     return float(total.detach()), u.double().cpu().numpy()
 

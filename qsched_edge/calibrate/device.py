@@ -6,7 +6,6 @@ memory through IO binding, and only the latents of a step cross over, since the 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,29 +13,25 @@ import numpy as np
 from qsched_runtime import Sampler
 from qsched_runtime.sessions import Feeds, Graph
 
-from qsched_edge.errors import RequestError, unknown_name
+from qsched_edge.calibrate.place import Place
+from qsched_edge.calibrate.registries import PROVIDERS
 
 if TYPE_CHECKING:
     import torch
 
-PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 
-
-def check_device(device: str) -> None:
-    """Raises RequestError for a name that is not one of PROVIDERS."""
-    if device not in PROVIDERS:
-        raise RequestError(unknown_name("device", device, PROVIDERS))
-
-
-def open_sampler(folder: Path, device: str, providers: Sequence[str], memory: str, threads: int | None) -> Sampler:
-    """The bundle's sampler on `device`; `providers` are those for the processor."""
-    if device == "cpu":
-        return Sampler.from_pretrained(folder, providers=providers, memory=memory, threads=threads)
-    both = (PROVIDERS[device], PROVIDERS["cpu"])
-    sampler = Sampler.from_pretrained(folder, providers=both, memory=memory, threads=threads)
+def open_sampler(folder: Path, place: Place) -> Sampler:
+    """The bundle's sampler there."""
+    on_processor = place.device == "cpu"
+    providers = place.providers if on_processor else (PROVIDERS[place.device], PROVIDERS["cpu"])
+    sampler = Sampler.from_pretrained(folder, providers=providers, memory=place.memory, threads=place.threads)
+    if on_processor:
+        return sampler
     backbone = sampler.backbone.name
     return Sampler(
-        sampler.manifest, {**sampler.graphs, backbone: BoundGraph(sampler.graphs[backbone], device)}, sampler.tokenizers
+        sampler.manifest,
+        {**sampler.graphs, backbone: BoundGraph(sampler.graphs[backbone], place.device)},
+        sampler.tokenizers,
     )
 
 

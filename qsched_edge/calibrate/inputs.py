@@ -8,19 +8,23 @@ from typing import Any
 
 from qsched_runtime import manifest as manifests
 
+from qsched_edge import noise
 from qsched_edge.bundle import write as bundles
-from qsched_edge.calibrate.jobs import Drawn
-from qsched_edge.calibrate.settings import HELDOUT_SEEDS, SEED_STRIDE, Settings
+from qsched_edge.bundle.opened import OpenedBundle, open_bundle
+from qsched_edge.calibrate.jobs import Draws
+from qsched_edge.calibrate.settings import CalibrationSettings
 from qsched_edge.checkpoint.recipes import Recipe
 from qsched_edge.errors import BundleError, PromptsError, QSchedError
-from qsched_edge.jaq.judge import Judge, TermSettings
+from qsched_edge.jaq.judge import Judge
+from qsched_edge.jaq.settings import TermSettings
 from qsched_edge.prompts import PromptSet, read_prompts
 
 
-def recipe_path(recipe: Recipe, name: str) -> Path:
+def recipe_path(recipe: Recipe, name: str, option: str = "") -> Path:
+    """The file that the recipe names as `name`; QSchedError that says which `option` (--NAME) gives another."""
     value = getattr(recipe, name)
     if not value:
-        raise QSchedError(f"recipe {recipe.name} names no {name}: give --{name}")
+        raise QSchedError(f"recipe {recipe.name} names no {name}: give {option or f'--{name}'}")
     return recipe.path(value)
 
 
@@ -35,42 +39,33 @@ def prompt_sets(recipe: Recipe, prompts: Path | None, heldout: Path | None) -> t
     return fit, held
 
 
-def drawn_of(settings: Settings, fit_set: PromptSet, heldout_set: PromptSet) -> dict[str, Drawn]:
+def draws_of(settings: CalibrationSettings, fit_set: PromptSet, heldout_set: PromptSet) -> dict[str, Draws]:
     """The prompts and noise of fitting, and of the two halves that choose and decide."""
     fit, held = fit_set.first(settings.fit_prompts), heldout_set.first(settings.heldout_prompts)
-    first, half = settings.seed * SEED_STRIDE, len(held) // 2
-    start = HELDOUT_SEEDS + first
+    start, half = noise.deciding(settings.seed), len(held) // 2
     return {
-        "fit": Drawn(fit, first),
-        "heldout": Drawn(held, start),
-        "choosing": Drawn(held[:half], start),
-        "deciding": Drawn(held[half:], start + half),
+        "fit": Draws(fit, noise.fitting(settings.seed)),
+        "heldout": Draws(held, start),
+        "choosing": Draws(held[:half], start),
+        "deciding": Draws(held[half:], start + half),
     }
 
 
-def steps_of(manifest: manifests.Manifest, wanted: int | None) -> int:
-    """The step count asked for, or the bundle's default; raises BundleError for one it has no schedule of."""
-    steps = manifest.default_steps if wanted is None else wanted
-    if steps not in manifest.schedules:
-        raise BundleError(f"no schedule for {steps} steps: this bundle has {sorted(manifest.schedules)}")
-    return steps
-
-
-def check_reference(folder: Path, quantized: manifests.Manifest) -> None:
-    """Raises BundleError unless `folder` is a 32-bit bundle of the same weights."""
-    found, wanted = manifests.read(folder).raw["provenance"], quantized.raw["provenance"]
-    if found["bits"] != 32 or found["sources"] != wanted["sources"]:
+def check_reference(reference: OpenedBundle, quantized: OpenedBundle) -> None:
+    """Raises BundleError unless `reference` is a 32-bit bundle of the same weights."""
+    found, wanted = reference.provenance, quantized.provenance
+    if found.bits != 32 or found.sources != wanted.sources:
         raise BundleError(
-            f"{folder} is no 32-bit bundle of this model's weights: remove it or name another --reference"
+            f"{reference.folder} is no 32-bit bundle of this model's weights: remove it or name another --reference"
         )
 
 
 def uncalibrated_at(folder: Path | None) -> dict[str, Any] | None:
     """What the pictures of the bundle there depend on, beside coefficients."""
-    return bundles.uncalibrated(manifests.read(folder)) if folder else None
+    return open_bundle(folder).uncalibrated() if folder else None
 
 
-def terms_of(recipe: Recipe, settings: Settings) -> TermSettings:
+def terms_of(recipe: Recipe, settings: CalibrationSettings) -> TermSettings:
     """The recipe's metrics, unless the settings name others."""
     return TermSettings(
         str(recipe.path(recipe.scorer)) if recipe.scorer else "", settings.text_image or recipe.text_image,
@@ -79,7 +74,7 @@ def terms_of(recipe: Recipe, settings: Settings) -> TermSettings:
 
 
 def judge_of(recipe: Recipe) -> Judge:
-    return Judge(terms_of(recipe, Settings()))
+    return Judge(terms_of(recipe, CalibrationSettings()))
 
 
 def judge_identity(terms: TermSettings) -> dict[str, Any]:

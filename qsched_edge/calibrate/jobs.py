@@ -15,12 +15,14 @@ from qsched_edge.calibrate.decoder import Decoder
 from qsched_edge.calibrate.device import open_sampler
 from qsched_edge.calibrate.objective import BATCH, Objective
 from qsched_edge.calibrate.pairs import batch_statistics
-from qsched_edge.jaq.judge import Judge, TermSettings
+from qsched_edge.calibrate.place import Place
+from qsched_edge.jaq.judge import Judge
 from qsched_edge.jaq.loss import Loss
+from qsched_edge.jaq.settings import TermSettings
 
 
 @dataclass(frozen=True)
-class Drawn:
+class Draws:
     """Prompts and the seed of the first one's noise; the next ones count up."""
 
     prompts: tuple[str, ...]
@@ -31,10 +33,10 @@ class Drawn:
         """Pictures in each batch."""
         return tuple(len(self.prompts[i : i + BATCH]) for i in range(0, len(self.prompts), BATCH))
 
-    def batch(self, index: int) -> Drawn:
+    def batch(self, index: int) -> Draws:
         """One batch as a set of its own, with the noise it has here."""
         first = index * BATCH
-        return Drawn(self.prompts[first : first + BATCH], self.first_seed + first)
+        return Draws(self.prompts[first : first + BATCH], self.first_seed + first)
 
 
 @dataclass(frozen=True)
@@ -48,18 +50,15 @@ class Setup:
     vae: Path
     full: Path | None = None
     compare: bool = False
-    device: str = "cpu"
-    providers: tuple[str, ...] = ("CPUExecutionProvider",)
-    memory: str = "low"
-    threads: int | None = None
+    place: Place = field(default_factory=Place)
 
 
 @dataclass(frozen=True)
 class Job:
-    """`kind` "scores", "gradient" or "pairs", of the batch `batch` of `drawn`."""
+    """`kind` "scores", "gradient" or "pairs", of the batch `batch` of `draws`."""
 
     kind: str
-    drawn: Drawn
+    draws: Draws
     batch: int
     coefficients: Coefficients
     loss: Loss | None = None
@@ -71,7 +70,7 @@ class Worker:
     """Does jobs, one after another, in this process."""
 
     setup: Setup
-    objectives: dict[Drawn, Objective] = field(default_factory=dict)
+    objectives: dict[Draws, Objective] = field(default_factory=dict)
 
     @cached_property
     def sampler(self) -> Sampler:
@@ -83,33 +82,32 @@ class Worker:
 
     @cached_property
     def judge(self) -> Judge:
-        return Judge(self.setup.terms, self.setup.device)
+        return Judge(self.setup.terms, self.setup.place.device)
 
     @cached_property
     def decoder(self) -> Decoder:
-        return Decoder(self.setup.vae, self.sampler.manifest.latents, self.setup.device)
+        return Decoder(self.setup.vae, self.sampler.manifest.latents, self.setup.place.device)
 
     def open(self, folder: Path) -> Sampler:
-        return open_sampler(folder, self.setup.device, self.setup.providers, self.setup.memory, self.setup.threads)
+        return open_sampler(folder, self.setup.place)
 
-    def objective(self, drawn: Drawn) -> Objective:
-        if drawn not in self.objectives:
-            self.objectives[drawn] = Objective(
-                self.sampler, self.judge, drawn.prompts, drawn.first_seed, self.setup.steps, self.full,
+    def objective(self, draws: Draws) -> Objective:
+        if draws not in self.objectives:
+            self.objectives[draws] = Objective(
+                self.sampler, self.judge, draws.prompts, draws.first_seed, self.setup.steps, self.full,
                 self.setup.compare,
             )  # fmt: skip
-        return self.objectives[drawn]
+        return self.objectives[draws]
 
     def do(self, job: Job) -> dict[str, Any]:
         """The job's result as JSON values, with the seconds it took."""
         start = time.perf_counter()
-        found = getattr(self, job.kind)(self.objective(job.drawn), job)
+        found = getattr(self, job.kind)(self.objective(job.draws), job)
         return {**found, "seconds": time.perf_counter() - start}
 
     def scores(self, objective: Objective, job: Job) -> dict[str, Any]:
         found = objective.scores(objective.batches[job.batch], job.coefficients)
-        third = None if found.reference is None else found.reference.tolist()
-        return {"text_image": found.text_image.tolist(), "quality": found.quality.tolist(), "reference": third}
+        return {"terms": {name: values.tolist() for name, values in found.values.items()}}
 
     def gradient(self, objective: Objective, job: Job) -> dict[str, Any]:
         assert job.loss is not None

@@ -14,7 +14,7 @@ from qsched_runtime.sampler import Conditioning
 from qsched_edge.calibrate.memo import LIMIT, Memo
 from qsched_edge.jaq.judge import Judge
 from qsched_edge.jaq.loss import Scores
-from qsched_edge.jaq.reference import reference
+from qsched_edge.jaq.terms import Seen
 
 if TYPE_CHECKING:
     import torch
@@ -99,18 +99,13 @@ class Objective:
     def scores(self, batch: Batch, coefficients: Coefficients) -> Scores:
         """The raw terms of one batch, through the bundle's own decoder."""
         *_, last = self.trajectory(batch, coefficients)
-        scores = self.judge.scores(self.sampler.decode(last.x_next), batch.prompts)
-        target = self.target(batch)
-        if target is None:
-            return scores
-        return replace(scores, reference=np.asarray(reference(last.x_next.astype(np.float64), target)))
+        images = self.sampler.decode(last.x_next)
+        return self.judge.scores(images, batch.prompts, last.x_next, self.target(batch))
 
-    def terms(
-        self, latents: torch.Tensor, images: torch.Tensor, batch: Batch
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
+    def terms(self, latents: torch.Tensor, images: torch.Tensor, batch: Batch) -> dict[str, torch.Tensor]:
         """The same terms as tensors, differentiable in the last latents and in the pictures (0..1) made of them."""
         import torch
 
         target = self.target(batch)
-        distance = None if target is None else reference(latents, torch.from_numpy(target).to(latents))
-        return (*self.judge.terms(images, batch.prompts), distance)
+        goal = None if target is None else torch.from_numpy(target).to(latents)
+        return self.judge.terms(Seen(images, batch.prompts, latents, goal))

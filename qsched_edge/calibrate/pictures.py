@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from qsched_runtime import Coefficients
 
 from qsched_edge.calibrate.engines import Engine
-from qsched_edge.calibrate.jobs import Drawn, Job
+from qsched_edge.calibrate.jobs import Draws, Job
 from qsched_edge.jaq.loss import Loss, Scores
 from qsched_edge.work.journal import Journal
 from qsched_edge.work.staging import digest
@@ -22,12 +22,12 @@ class Pictures:
 
     engine: Engine
     journal: Journal
-    drawn: Drawn
+    draws: Draws
 
     def scores(self, candidates: Sequence[Coefficients]) -> Iterator[tuple[Scores, float]]:
         """Raw terms of all pictures of each candidate, in order, with the seconds they took when computed."""
-        batches = range(len(self.drawn.sizes))
-        results = self.results([Job("scores", self.drawn, b, c) for c in candidates for b in batches])
+        batches = range(len(self.draws.sizes))
+        results = self.results([Job("scores", self.draws, b, c) for c in candidates for b in batches])
         for _ in candidates:
             parts = [next(results) for _ in batches]
             yield joined(parts), sum(p["seconds"] for p in parts)
@@ -36,17 +36,17 @@ class Pictures:
         self, candidate: Coefficients, batches: Sequence[int], loss: Loss, jacobian: str
     ) -> tuple[float, np.ndarray, float]:
         """(mean loss, its gradient float64 [3, steps, channels], seconds) over some batches."""
-        jobs = [Job("gradient", self.drawn, b, candidate, loss, jacobian) for b in batches]
+        jobs = [Job("gradient", self.draws, b, candidate, loss, jacobian) for b in batches]
         total, seconds, gradient = 0.0, 0.0, np.zeros(())
         for result in self.results(jobs):
             total, seconds = total + result["total"], seconds + result["seconds"]
             gradient = gradient + np.array(result["gradient"])
-        count = sum(self.drawn.sizes[b] for b in batches)
+        count = sum(self.draws.sizes[b] for b in batches)
         return total / count, gradient / count, seconds
 
     def moments(self, batch: int, identity: Coefficients) -> tuple[np.ndarray, float]:
         """(paired moments float64 [MOMENTS, steps, channels], seconds) of one batch."""
-        (result,) = self.results([Job("pairs", self.drawn, batch, identity)])
+        (result,) = self.results([Job("pairs", self.draws, batch, identity)])
         return np.array(result["moments"]), result["seconds"]
 
     def results(self, jobs: Sequence[Job]) -> Iterator[dict[str, Any]]:
@@ -60,16 +60,14 @@ class Pictures:
 
     def key_of(self, job: Job) -> list[Any]:
         """What the result depends on: the batch's own prompts and noise, so that sets which overlap share it."""
-        batch = self.drawn.batch(job.batch)
-        loss = asdict(job.loss) if job.loss else None
+        batch = self.draws.batch(job.batch)
+        loss = job.loss.json() if job.loss else None
         return [job.kind, [batch.prompts, batch.first_seed], key_of(job.coefficients), loss, job.jacobian]
 
 
 def joined(parts: Sequence[dict[str, Any]]) -> Scores:
     """The batches' terms, one after the other."""
-    columns = {n: [p[n] for p in parts] for n in ("text_image", "quality", "reference")}
-    third = None if columns["reference"][0] is None else np.concatenate(columns["reference"])
-    return Scores(np.concatenate(columns["text_image"]), np.concatenate(columns["quality"]), third)
+    return Scores({n: np.concatenate([p["terms"][n] for p in parts]) for n in parts[0]["terms"]})
 
 
 def key_of(coefficients: Coefficients) -> list[Any]:

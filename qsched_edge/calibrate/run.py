@@ -3,66 +3,80 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from qsched_runtime import Coefficients
-from qsched_runtime import manifest as manifests
 
 from qsched_edge.bundle import write as bundles
 from qsched_edge.bundle.card import versions
+from qsched_edge.bundle.opened import OpenedBundle, open_bundle
 from qsched_edge.calibrate.inputs import scorer_hash, uncalibrated_at
 from qsched_edge.calibrate.record import BOUNDS, Result, candidate_json
+from qsched_edge.calibrate.registries import STARTED
 from qsched_edge.calibrate.safeguards import UNCOMPARED, collapse, departure, saturation, shared, too_few, warnings_of
-from qsched_edge.calibrate.search import STARTED, Problem, Proposal, propose
-from qsched_edge.calibrate.settings import Settings
+from qsched_edge.calibrate.search import Problem, Proposal, propose
+from qsched_edge.calibrate.session import PLACE_OPTIONS, Session, open_session
+from qsched_edge.calibrate.settings import CalibrationSettings
 from qsched_edge.calibrate.verdicts import Verdict, choose, judge, ships
-from qsched_edge.calibrate.workshop import PLACE_OPTIONS, Workshop, open_workshop
 from qsched_edge.jaq.judge import Judge
 from qsched_edge.jaq.loss import Loss, Scores
+from qsched_edge.jaq.terms import picture_terms
 from qsched_edge.work import progress
 from qsched_edge.work.lock import locked
 from qsched_edge.work.staging import digest
 
 
 def calibrate(
-    folder: Path, settings: Settings, prompts: Path | None, heldout: Path | None, model: str | None, quiet: bool
+    folder: Path,
+    settings: CalibrationSettings,
+    prompts: Path | None,
+    heldout: Path | None,
+    model: str | None,
+    quiet: bool,
 ) -> Result:
     """Learn coefficients for the bundle at `folder` and write them into it; one process at a time does."""
     folder = folder.resolve()
-    manifests.read(folder)  # raises before anything is written beside a bundle that is none
+    bundle = open_bundle(folder)  # raises before anything is written beside a folder that is no bundle
     with locked(folder):
-        return calibrate_alone(folder, settings, prompts, heldout, model, quiet)
+        return calibrate_alone(bundle, settings, prompts, heldout, model, quiet)
 
 
 def calibrate_alone(
-    folder: Path, settings: Settings, prompts: Path | None, heldout: Path | None, model: str | None, quiet: bool
+    bundle: OpenedBundle,
+    settings: CalibrationSettings,
+    prompts: Path | None,
+    heldout: Path | None,
+    model: str | None,
+    quiet: bool,
 ) -> Result:
     """The same, by the one process that holds the bundle's lock."""
+    folder = bundle.folder
     journal = folder.with_name(f".{folder.name}.calibration")
-    shop = open_workshop(folder, settings, prompts, heldout, model, journal)
+    session = open_session(bundle, settings, prompts, heldout, model, journal)
     try:
-        loss = shop.loss(settings.loss)
-        proposals = search_all(shop, loss, quiet)
-        verdicts, before = judge_all(shop, proposals, loss)
+        loss = session.loss(settings.loss)
+        proposals = search_all(session, loss, quiet)
+        verdicts, before = judge_all(session, proposals, loss)
     finally:
-        shop.engine.close()
+        session.engine.close()
     chosen = choose(verdicts)
-    identity = Coefficients.identity(shop.steps)
-    record = make_record(shop, verdicts, chosen, loss, before)
-    bundles.write_coefficients(folder, shop.steps, chosen.proposal.coefficients if ships(chosen) else identity, record)
-    shop.journal.remove()
+    identity = Coefficients.identity(session.steps)
+    record = make_record(session, verdicts, chosen, loss, before)
+    bundles.write_coefficients(
+        folder, session.steps, chosen.proposal.coefficients if ships(chosen) else identity, record
+    )
+    session.journal.remove()
     return Result(record)
 
 
-def search_all(shop: Workshop, loss: Loss, quiet: bool) -> list[Proposal]:
+def search_all(session: Session, loss: Loss, quiet: bool) -> list[Proposal]:
     """Every search in turn; closed forms come first where the others start from them, and their passes count there."""
     proposals: list[Proposal] = []
-    for name in shop.settings.searches:
+    for name in session.settings.searches:
         with progress.bar(name, None, "passes", quiet) as advance:
-            problem = shop.problem(loss, advance)
-            if name in STARTED and shop.settings.start == "closed":
+            problem = session.problem(loss, advance)
+            if name in STARTED and session.settings.start == "closed":
                 problem = started(problem, proposals[0])
             proposals.append(propose(name, problem))
     return proposals
@@ -70,51 +84,50 @@ def search_all(shop: Workshop, loss: Loss, quiet: bool) -> list[Proposal]:
 
 def started(problem: Problem, first: Proposal) -> Problem:
     """The problem, to begin where another search ended and with all that it took paid: both have scored c = 1."""
-    problem.start, books = first.coefficients, problem.books
-    books.passes, books.pictures, books.seconds = first.passes, first.pictures, first.seconds
+    problem.start, spending = first.coefficients, problem.spending
+    spending.passes, spending.pictures, spending.seconds = first.passes, first.pictures, first.seconds
     return problem
 
 
-def judge_all(shop: Workshop, proposals: Sequence[Proposal], loss: Loss) -> tuple[list[Verdict], Scores]:
+def judge_all(session: Session, proposals: Sequence[Proposal], loss: Loss) -> tuple[list[Verdict], Scores]:
     """One proposal is decided by all held-out prompts; several share them: half chooses, half decides."""
     if len(proposals) == 1:
-        return judge(proposals, None, shop.pictures("heldout"), loss, shop.settings.seed)
-    return judge(proposals, shop.pictures("choosing"), shop.pictures("deciding"), loss, shop.settings.seed)
+        return judge(proposals, None, session.pictures("heldout"), loss, session.settings.seed)
+    return judge(proposals, session.pictures("choosing"), session.pictures("deciding"), loss, session.settings.seed)
 
 
 def make_record(
-    shop: Workshop, verdicts: Sequence[Verdict], chosen: Verdict, loss: Loss, before: Scores
+    session: Session, verdicts: Sequence[Verdict], chosen: Verdict, loss: Loss, before: Scores
 ) -> dict[str, Any]:
     """Everything needed to see where the coefficients come from and to compute them again."""
-    ok, settings, (fit_set, heldout_set) = ships(chosen), shop.settings, shop.prompts
-    coefficients = chosen.proposal.coefficients if ok else Coefficients.identity(shop.steps)
-    values = {n: v for n, v in asdict(settings).items() if n not in PLACE_OPTIONS}
+    ok, settings, (fit_set, heldout_set) = ships(chosen), session.settings, session.prompts
+    coefficients = chosen.proposal.coefficients if ok else Coefficients.identity(session.steps)
     return {
         "shipped": chosen.proposal.search if ok else "identity",
         "chosen": chosen.proposal.search,
         **bundles.coefficients_json(coefficients),
-        "settings": {n: str(v) if isinstance(v, Path) else v for n, v in values.items()},
-        "loss": {"name": settings.loss, "k": settings.k, **asdict(loss)},
-        "metrics": {"text_image": shop.setup.terms.text_image, "quality": shop.setup.terms.quality},
+        "settings": {n: v for n, v in settings.json().items() if n not in PLACE_OPTIONS},
+        "loss": {"name": settings.loss, "k": settings.k, **loss.json()},
+        "metrics": {"text_image": session.setup.terms.text_image, "quality": session.setup.terms.quality},
         "bounds": BOUNDS,
         "candidates": [candidate_json(v) for v in verdicts],
-        "warnings": warnings(shop, verdicts, before),
+        "warnings": warnings(session, verdicts, before),
         "prompts": {"file": fit_set.path.name, "sha256": fit_set.sha256, "count": settings.fit_prompts},
         "heldout": {"file": heldout_set.path.name, "sha256": heldout_set.sha256, "count": settings.heldout_prompts},
-        "scorer_sha256": scorer_hash(shop.setup.terms),
-        "backbone_sha256": bundles.backbone_hash(shop.manifest),
+        "scorer_sha256": scorer_hash(session.setup.terms),
+        "backbone_sha256": bundles.backbone_hash(session.bundle.manifest),
         "reference_sha256": digest(uncalibrated_at(settings.reference)) if settings.reference else None,
         "versions": versions(),
     }
 
 
-def warnings(shop: Workshop, verdicts: Sequence[Verdict], before: Scores) -> list[str]:
-    judge = Judge(shop.setup.terms, shop.setup.device)
-    found = shared(shop.sets["fit"].prompts, shop.sets["heldout"].prompts)
-    found += too_few(len(before.quality))
-    found += saturation("text_image", before.text_image, judge.text_image)
-    found += saturation("quality", before.quality, judge.quality)
-    if shop.settings.guard and not shop.setup.compare:
+def warnings(session: Session, verdicts: Sequence[Verdict], before: Scores) -> list[str]:
+    judge = Judge(session.setup.terms, session.setup.place.device)
+    found = shared(session.sets["fit"].prompts, session.sets["heldout"].prompts)
+    found += too_few(before.count)
+    for name in picture_terms():
+        found += saturation(name, before[name], judge.ends(name))
+    if session.settings.guard and not session.setup.compare:
         found.append(UNCOMPARED)
     for v in verdicts:
         found += departure(v) + warnings_of(v.proposal) + collapse(v.proposal.search, v.scores, before)

@@ -9,8 +9,8 @@ import numpy as np
 from qsched_edge.calibrate.search import Proposal
 from qsched_edge.calibrate.searches.space import at_bounds
 from qsched_edge.calibrate.verdicts import DECIDERS, Verdict
-from qsched_edge.jaq.judge import Term
 from qsched_edge.jaq.loss import Scores
+from qsched_edge.jaq.terms import picture_terms
 
 SATURATED, SHARE = 0.01, 0.5  # within 1 % of a term's range from its end, for half of the pictures
 UNCOMPARED = (
@@ -61,12 +61,13 @@ def departure(verdict: Verdict) -> list[str]:
     ]
 
 
-def saturation(name: str, values: np.ndarray, term: Term) -> list[str]:
+def saturation(name: str, values: np.ndarray, ends: tuple[float, float]) -> list[str]:
     """A term whose pictures lie at one end of its range cannot tell better from best."""
-    width = (term.high - term.low) * SATURATED
+    lowest, highest = ends
+    width = (highest - lowest) * SATURATED
     if not np.isfinite(width):
         return []
-    for end, near in (("low", values < term.low + width), ("high", values > term.high - width)):
+    for end, near in (("low", values < lowest + width), ("high", values > highest - width)):
         if near.mean() > SHARE:
             return [f"{name} is saturated: {near.mean():.0%} of the pictures lie at the {end} end of its range"]
     return []
@@ -75,8 +76,8 @@ def saturation(name: str, values: np.ndarray, term: Term) -> list[str]:
 def collapse(name: str, after: Scores, before: Scores) -> list[str]:
     """A term that hardly differs from picture to picture any more."""
     found = []
-    for term in ("text_image", "quality"):
-        was, now = (float(getattr(s, term).std()) for s in (before, after))
+    for term in picture_terms():
+        was, now = (float(s[term].std()) for s in (before, after))
         if now < COLLAPSED * was:
             found.append(f"{name}: {term} collapsed: its deviation over the pictures fell from {was:.3g} to {now:.3g}")
     return found

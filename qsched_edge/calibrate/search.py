@@ -19,20 +19,10 @@ from qsched_edge.calibrate.budget import Budget, BudgetSpent
 from qsched_edge.calibrate.memo import Ledger
 from qsched_edge.calibrate.pairs import MOMENTS
 from qsched_edge.calibrate.pictures import Pictures, key_of
+from qsched_edge.calibrate.registries import SEARCHES
+from qsched_edge.calibrate.settings import Tuning
 from qsched_edge.jaq.loss import Loss
 from qsched_edge.lookup import lookup
-
-SEARCHES = {
-    "grid": "qsched_edge.calibrate.searches.grid:search",
-    "line": "qsched_edge.calibrate.searches.line:search",
-    "free": "qsched_edge.calibrate.searches.free:search",
-    "channel": "qsched_edge.calibrate.searches.channel:search",
-    "gradient": "qsched_edge.calibrate.searches.gradient:search",
-    "blackbox": "qsched_edge.calibrate.searches.blackbox:search",
-    "closed": "qsched_edge.calibrate.searches.closed:search",
-}
-STARTED = ("free", "channel", "gradient", "blackbox")  # begin at the problem's `start`, the others nowhere
-AUTO = ("free",)  # what `auto` runs: see the measurements in docs/calibration.md
 
 
 @dataclass(frozen=True)
@@ -64,20 +54,8 @@ class Proposal:
     curve: tuple[Point, ...]
 
 
-@dataclass(frozen=True)
-class Tuning:
-    """The searches' own settings: grid points an axis, gradient iterations, the Jacobian's stand-in, and which of
-    (c_x, c_eps) the gradient may move; `check` compares the gradient with finite differences."""
-
-    points: int = 7
-    iterations: int = 24
-    jacobian: str = "none"
-    moves: tuple[bool, bool] = (True, True)
-    check: bool = True
-
-
 @dataclass
-class Books:
+class Spending:
     """What one search has spent and learned so far; the fields are those of its `Proposal`."""
 
     ledger: Ledger
@@ -124,10 +102,10 @@ class Problem:
     prediction: str
     tuning: Tuning = field(default_factory=Tuning)
     advance: Callable[[int], None] = lambda n: None
-    books: Books = field(init=False)
+    spending: Spending = field(init=False)
 
     def __post_init__(self) -> None:
-        self.books = Books(Ledger(4 * math.prod(self.latents)))
+        self.spending = Spending(Ledger(4 * math.prod(self.latents)))
         self.score(Coefficients.identity(self.steps))
 
     @property
@@ -140,7 +118,7 @@ class Problem:
 
     @property
     def batches(self) -> int:
-        return len(self.pictures.drawn.sizes)
+        return len(self.pictures.draws.sizes)
 
     def score(self, candidate: Coefficients) -> float:
         """Mean loss over the fitting prompts, more is better; -inf if a picture's terms are not finite."""
@@ -156,7 +134,7 @@ class Problem:
         return found
 
     def _chunk(self, candidates: Sequence[Coefficients]) -> list[float]:
-        new = {name_of(c): c for c in candidates if name_of(c) not in self.books.known}
+        new = {name_of(c): c for c in candidates if name_of(c) not in self.spending.known}
         within: list[Coefficients] = []
         costs: list[int] = []
         for candidate in new.values():
@@ -166,15 +144,15 @@ class Problem:
             within.append(candidate)
             costs.append(cost)
         for candidate, cost, (scores, seconds) in zip(within, costs, self.pictures.scores(within), strict=True):
-            self._spend(cost, len(scores.quality), seconds)
-            self.books.enter(candidate, float(self.loss.of(scores).mean()) if scores.finite else -math.inf)
+            self._spend(cost, scores.count, seconds)
+            self.spending.enter(candidate, float(self.loss.of(scores).mean()) if scores.finite else -math.inf)
         if len(within) < len(new):
             raise BudgetSpent
-        return [self.books.known[name_of(c)] for c in candidates]
+        return [self.spending.known[name_of(c)] for c in candidates]
 
     def gradient(self, candidate: Coefficients, batches: Sequence[int]) -> tuple[float, np.ndarray]:
         """(mean loss, its gradient float64 [3, steps, channels] in c_x, c_eps, bias) over some of the batches."""
-        pictures = sum(self.pictures.drawn.sizes[b] for b in batches)
+        pictures = sum(self.pictures.draws.sizes[b] for b in batches)
         cost = self._cost(candidate, batches) + pictures * extra_passes(self.tuning.jacobian, self.steps)
         if self._too_much(cost):
             raise BudgetSpent
@@ -184,7 +162,7 @@ class Problem:
 
     def moments(self) -> np.ndarray:
         """Paired moments float64 [MOMENTS, steps, channels] of the first batch; both networks' passes are paid for."""
-        cost = 2 * self.pictures.drawn.sizes[0] * self.steps
+        cost = 2 * self.pictures.draws.sizes[0] * self.steps
         if self._too_much(cost):
             raise BudgetSpent
         moments, seconds = self.pictures.moments(0, Coefficients.identity(self.steps))
@@ -194,15 +172,15 @@ class Problem:
 
     def _cost(self, candidate: Coefficients, batches: Sequence[int]) -> int:
         schedule = self.table.folded(candidate)
-        return sum(self.books.ledger.charge(b, self.pictures.drawn.sizes[b], schedule) for b in batches)
+        return sum(self.spending.ledger.charge(b, self.pictures.draws.sizes[b], schedule) for b in batches)
 
     def _too_much(self, cost: int) -> bool:
         """Never for the first candidate, which is c = 1."""
-        spent, most = self.books, self.budget
+        spent, most = self.spending, self.budget
         return bool(spent.curve) and (spent.passes + cost > most.passes or spent.seconds >= most.seconds)
 
     def _spend(self, passes: int, pictures: int, seconds: float) -> None:
-        self.books.spend(passes, pictures, seconds)
+        self.spending.spend(passes, pictures, seconds)
         self.advance(passes)
 
 
@@ -213,9 +191,17 @@ def propose(name: str, problem: Problem) -> Proposal:
         lookup(SEARCHES[name])(problem)
     except BudgetSpent:
         spent = True
-    books = problem.books
-    best = books.curve[-1]
+    spending = problem.spending
+    best = spending.curve[-1]
     return Proposal(
-        name, best.coefficients, best.fit, books.passes, books.pictures, books.seconds, spent, books.not_finite,
-        books.notes, tuple(books.curve),
-    )  # fmt: skip
+        name,
+        best.coefficients,
+        best.fit,
+        spending.passes,
+        spending.pictures,
+        spending.seconds,
+        spent,
+        spending.not_finite,
+        spending.notes,
+        tuple(spending.curve),
+    )

@@ -3,26 +3,32 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
-from qsched_edge.calibrate.adjoint import JACOBIANS
+from qsched_edge import noise
 from qsched_edge.calibrate.budget import Budget
-from qsched_edge.calibrate.device import check_device
-from qsched_edge.calibrate.engines import ENGINES
-from qsched_edge.calibrate.search import AUTO, SEARCHES, Tuning
+from qsched_edge.calibrate.place import Place
+from qsched_edge.calibrate.registries import AUTO, ENGINES, JACOBIANS, SEARCHES, STARTS
 from qsched_edge.errors import RequestError, unknown_name
-from qsched_edge.jaq.loss import LOSSES
-
-MEMORY = ("low", "fast")
-STARTS = ("identity", "closed")
-SEED_STRIDE = 10_000  # noise streams of one seed and prompt set: no prompt set is longer
-HELDOUT_SEEDS = 1_000_000  # held-out noise starts here, above the fitting prompts' of every seed
-SEEDS = HELDOUT_SEEDS // SEED_STRIDE
+from qsched_edge.jaq.terms import compares, losses
 
 
 @dataclass(frozen=True)
-class Settings:
+class Tuning:
+    """The searches' own settings: grid points an axis, gradient iterations, the Jacobian's stand-in, and which of
+    (c_x, c_eps) the gradient may move; `check` compares the gradient with finite differences."""
+
+    points: int = 7
+    iterations: int = 24
+    jacobian: str = "none"
+    moves: tuple[bool, bool] = (True, True)
+    check: bool = True
+
+
+@dataclass(frozen=True)
+class CalibrationSettings:
     """`search` names searches, "auto" stands for AUTO and "all" for all of them; counts are prompts; the other values
     are explained in the command's help. `engine`, `workers` and `ray_address` change no result."""
 
@@ -43,22 +49,18 @@ class Settings:
     text_image: str = ""
     quality: str = ""
     reference: Path | None = None
-    device: str = "cpu"
-    providers: tuple[str, ...] = ("CPUExecutionProvider",)
+    place: Place = field(default_factory=Place)
     engine: str = "local"
     ray_address: str = ""
     workers: int = 2
-    memory: str = "low"
-    threads: int | None = None
 
     def __post_init__(self) -> None:
         for what, names, known in (
             ("search", self.search, (*SEARCHES, "auto", "all")),
-            ("loss", (self.loss,), LOSSES),
+            ("loss", (self.loss,), losses()),
             ("start", (self.start,), STARTS),
             ("jacobian", (self.jacobian,), JACOBIANS),
             ("engine", (self.engine,), ENGINES),
-            ("memory", (self.memory,), MEMORY),
         ):
             for name in names:
                 if name not in known:
@@ -69,24 +71,27 @@ class Settings:
         self._check_numbers()
         if self.jacobian == "forward" and "channel" in self.searches:
             raise RequestError("jacobian forward knows no single channels: use none or symmetric for search channel")
-        check_device(self.device)
         Budget.parse(self.budget)
-        if self.reference is None and (self.loss == "reference" or "closed" in (*self.searches, self.start)):
-            raise RequestError(
-                "closed forms and the loss 'reference' compare with full precision: give --reference BUNDLE"
-            )
+        if self.reference is None and (compares(self.loss) or "closed" in (*self.searches, self.start)):
+            what = f"the loss {self.loss!r}" if compares(self.loss) else "closed forms"
+            raise RequestError(f"{what}: compared with full precision, which is not at hand: give --reference BUNDLE")
 
     def _check_numbers(self) -> None:
         """Counts and seeds whose noise streams would meet another prompt set's are refused too."""
         if not (math.isfinite(self.k) and self.k >= 0):
             raise RequestError(f"k {self.k} cannot weigh a term: use a number from 0 on")
-        if not 0 <= self.seed < SEEDS:
-            raise RequestError(f"seed {self.seed} is out of range: use 0 to {SEEDS - 1}")
+        noise.check_seed(self.seed)
         for name in ("fit_prompts", "heldout_prompts"):
-            if getattr(self, name) > SEED_STRIDE:
-                raise RequestError(f"{name} {getattr(self, name)} is too many: use {SEED_STRIDE} or fewer")
+            noise.check_prompts(name, getattr(self, name))
         if self.workers < 1:
             raise RequestError(f"workers {self.workers} is too few: use 1 or more")
+
+    def json(self) -> dict[str, Any]:
+        """Every setting by name, those of the place among them."""
+        flat: dict[str, Any] = {}
+        for name, value in asdict(self).items():
+            flat |= value if name == "place" else {name: str(value) if isinstance(value, Path) else value}
+        return flat
 
     @property
     def searches(self) -> tuple[str, ...]:
@@ -102,7 +107,7 @@ class Settings:
     @property
     def compares(self) -> bool:
         """Are the pictures compared with full precision's?"""
-        return self.loss == "reference" or (self.guard and self.reference is not None)
+        return compares(self.loss) or (self.guard and self.reference is not None)
 
     @property
     def tuning(self) -> Tuning:

@@ -15,6 +15,7 @@ from qsched_edge.intervals import Interval, paired_difference
 from qsched_edge.jaq.loss import Loss, Scores
 
 DECIDERS = 8  # prompts: the bootstrap interval of fewer is too narrow to ship anything by, that of one has no width
+REFERENCE = "reference"  # the term that says whether pictures come nearer to full precision's
 BROKEN = -1e6  # the loss of proposals whose held-out pictures are not finite: no other is as low
 
 
@@ -52,7 +53,7 @@ def choose(verdicts: Sequence[Verdict]) -> Verdict:
 def ships(chosen: Verdict) -> bool:
     """Only if DECIDERS prompts or more decide, the gain's interval on them lies above zero and the pictures do not move
     away from full precision's there; identity ships otherwise."""
-    return len(chosen.scores.quality) >= DECIDERS and chosen.deciding.low > 0 and not chosen.moves_away
+    return chosen.scores.count >= DECIDERS and chosen.deciding.low > 0 and not chosen.moves_away
 
 
 def judge(
@@ -72,9 +73,9 @@ def judge(
 
 def nearer(after: Scores, before: Scores, seed: int) -> Interval | None:
     """The paired gain in the reference term, None where it was not measured or is not finite."""
-    if after.reference is None or before.reference is None or not after.finite:
+    if REFERENCE not in after.values or REFERENCE not in before.values or not after.finite:
         return None
-    return paired_difference(after.reference, before.reference, seed)
+    return paired_difference(after[REFERENCE], before[REFERENCE], seed)
 
 
 def gains(
@@ -84,6 +85,6 @@ def gains(
     before, *after = [s for s, _ in pictures.scores([identity, *(p.coefficients for p in proposals)])]
     if not before.finite:
         raise MetricError("a JAQ term at c = 1 is not finite: the pictures or the scorer are broken")
-    worst = np.full(len(before.quality), BROKEN)
+    worst = np.full(before.count, BROKEN)
     losses = [loss.of(s) if s.finite else worst for s in after]
     return [paired_difference(a, loss.of(before), seed) for a in losses], after, before

@@ -18,6 +18,7 @@ from qsched_edge.checkpoint import hub, stock
 from qsched_edge.checkpoint.schedule import stock_config
 from qsched_edge.errors import QuantizeError, RecipeError, unknown_name
 from qsched_edge.precision import Scheme
+from qsched_edge.work.staging import not_json
 
 
 @dataclass(frozen=True)
@@ -165,6 +166,9 @@ def read_recipe(path: Path) -> Recipe:
     if missing:
         raise RecipeError(f"recipe {path} lacks {', '.join(sorted(missing))}")
     recipe = typed(Recipe, {**table, "name": path.stem, "folder": str(path.parent.resolve())}, f"recipe {path}")
+    place = not_json(recipe.scheduler_settings)
+    if place is not None:
+        raise RecipeError(f"recipe {path}: scheduler_settings{place} is not a finite number: leave it out or write one")
     widths = (recipe.bits, *recipe.precision.values(), *recipe.keep.values(), *recipe.layers.values())
     check_widths(widths, recipe.group_size, f"recipe {path}")
     return recipe

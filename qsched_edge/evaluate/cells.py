@@ -10,14 +10,18 @@ import numpy as np
 from qsched_runtime import Coefficients, Sampler
 from qsched_runtime.image import to_uint8
 
-from qsched_edge.calibrate.settings import HELDOUT_SEEDS, SEED_STRIDE
+from qsched_edge import noise
 from qsched_edge.errors import MetricError
 from qsched_edge.evaluate.classifier import Classifier
 from qsched_edge.jaq.judge import Judge
+from qsched_edge.jaq.terms import picture_terms
 
-BATCH = 16
-REPORT_SEEDS = 2 * HELDOUT_SEEDS  # the report's noise starts here; neither fitting nor deciding has seen it
-METRICS = ("text_image", "quality", "top1", "top5")
+CELL_BATCH = 16  # pictures drawn and measured together
+
+
+def metric_names() -> tuple[str, ...]:
+    """The terms of a picture, then what the classifier says."""
+    return (*picture_terms(), "top1", "top5")
 
 
 @dataclass(frozen=True)
@@ -35,7 +39,7 @@ class Cell:
     @classmethod
     def load(cls, path: Path) -> Cell:
         with np.load(path, allow_pickle=False) as stored:
-            return cls({m: stored[m] for m in METRICS}, stored["features"], stored["pictures"])
+            return cls({m: stored[m] for m in metric_names()}, stored["features"], stored["pictures"])
 
 
 def last_latents(
@@ -60,18 +64,19 @@ def measure(
     """Draw every prompt with every seed and measure the pictures."""
     judge, classifier = judges
     jobs = [(p, s) for p in range(len(prompts)) for s in range(seeds)]
-    rows: dict[str, list[np.ndarray]] = {name: [] for name in (*METRICS, "features", "pictures")}
-    for start in range(0, len(jobs), BATCH):
-        some = jobs[start : start + BATCH]
+    rows: dict[str, list[np.ndarray]] = {name: [] for name in (*metric_names(), "features", "pictures")}
+    for start in range(0, len(jobs), CELL_BATCH):
+        some = jobs[start : start + CELL_BATCH]
         texts = [prompts[p] for p, _ in some]
-        noise = [REPORT_SEEDS + s * SEED_STRIDE + p for p, s in some]
-        images = sampler.decode(last_latents(sampler, texts, noise, coefficients))
-        scores, (ranking, features) = judge.scores(images, texts), classifier(images)
+        streams = [noise.reporting(s, p) for p, s in some]
+        latents = last_latents(sampler, texts, streams, coefficients)
+        images = sampler.decode(latents)
+        scores, (ranking, features) = judge.scores(images, texts, latents), classifier(images)
         if not scores.finite:
             raise MetricError("a JAQ term is not finite: the pictures or the scorer are broken")
         labels = np.array([classifier.label_of(text) for text in texts])
-        rows["text_image"].append(scores.text_image)
-        rows["quality"].append(scores.quality)
+        for name in picture_terms():
+            rows[name].append(scores[name])
         rows["top1"].append((ranking[:, 0] == labels).astype(float))
         rows["top5"].append((ranking[:, :5] == labels[:, None]).any(axis=1).astype(float))
         rows["features"].append(features)
@@ -81,5 +86,5 @@ def measure(
     table = {name: np.concatenate(parts) for name, parts in rows.items()}
     shape = (len(prompts), seeds)
     return Cell(
-        {m: table[m].reshape(shape) for m in METRICS}, table["features"].reshape(*shape, -1), table["pictures"]
+        {m: table[m].reshape(shape) for m in metric_names()}, table["features"].reshape(*shape, -1), table["pictures"]
     )  # fmt: skip

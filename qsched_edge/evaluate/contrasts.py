@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from qsched_edge.evaluate.cells import METRICS, Cell
+from qsched_edge.evaluate.cells import Cell, metric_names
 from qsched_edge.evaluate.frechet import Frechet
 from qsched_edge.intervals import percentiles, resamples
 
@@ -45,7 +45,7 @@ def measures(cell: Cell, frechet: Frechet) -> Sampled:
     prompts = len(cell.features)
     whole = np.arange(prompts)[None]
     rows = np.concatenate([whole, resamples(prompts, 0)])
-    means = {m: cell.metrics[m].mean(axis=1)[rows].mean(axis=1) for m in METRICS}
+    means = {m: cell.metrics[m].mean(axis=1)[rows].mean(axis=1) for m in metric_names()}
     few = np.concatenate([whole, resamples(prompts, 0, FRECHET_RESAMPLES)])
     return {**means, "frechet": np.array([frechet(flat(cell.features[some])) for some in few])}
 

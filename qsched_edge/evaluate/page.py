@@ -11,14 +11,18 @@ import numpy as np
 from qsched_runtime import png_bytes
 
 from qsched_edge.calibrate.record import numbers
+from qsched_edge.jaq.terms import TERMS, picture_terms
 
-LABELS = {
+MEASURES = {
     "top1": ("Concept accuracy, top 1", "{:.1%}", "{:+.1%}"),
     "top5": ("Concept accuracy, top 5", "{:.1%}", "{:+.1%}"),
     "frechet": ("Fréchet distance (less is better)", "{:.2f}", "{:+.2f}"),
-    "text_image": ("TC, text-image similarity", "{:.4f}", "{:+.4f}"),
-    "quality": ("IQ, image quality", "{:.4f}", "{:+.4f}"),
 }
+
+
+def labels() -> dict[str, tuple[str, str, str]]:
+    """Measure -> title, form of a value, form of a difference: the second judge's, then the terms."""
+    return MEASURES | {n: (TERMS[n].label, TERMS[n].form, TERMS[n].signed) for n in picture_terms()}
 
 
 STRENGTH = 3  # differences of quantized pictures are faint
@@ -58,14 +62,14 @@ def page(report: Mapping[str, Any], prompts: Sequence[str], pictures: Mapping[st
                 for cell in report["cells"]
             ],
         }
-        for name, (title, form, signed) in LABELS.items()
+        for name, (title, form, signed) in labels().items()
     ]
     gains = [
         {
             "title": title,
             "values": [interval_text(gain[name], signed) for gain in report["calibration_gains"].values()],
         }
-        for name, (title, _, signed) in LABELS.items()
+        for name, (title, _, signed) in labels().items()
     ]
     coefficients = {name: [numbers([v]) for v in column] for name, column in report["coefficients"].items()}
     base = next(iter(pictures.values()))

@@ -5,34 +5,36 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from qsched_runtime import Coefficients, Sampler
-from qsched_runtime import manifest as manifests
 
 from qsched_edge.bundle import write as bundles
 from qsched_edge.bundle.card import versions
+from qsched_edge.bundle.opened import OpenedBundle, open_bundle
+from qsched_edge.calibrate.device import open_sampler
 from qsched_edge.calibrate.inputs import (
     check_reference,
     judge_identity,
     judge_of,
     recipe_path,
-    steps_of,
     terms_of,
     uncalibrated_at,
 )
-from qsched_edge.calibrate.settings import Settings as Calibration
-from qsched_edge.checkpoint.recipes import ModelSpec, resolve
-from qsched_edge.errors import MetricError, RequestError
+from qsched_edge.calibrate.settings import CalibrationSettings
+from qsched_edge.checkpoint.recipes import ModelSpec
+from qsched_edge.errors import MetricError
 from qsched_edge.evaluate.cells import Cell, measure
 from qsched_edge.evaluate.classifier import Classifier
 from qsched_edge.evaluate.contrasts import CELLS, compared
-from qsched_edge.export.run import ExportSettings, export
+from qsched_edge.evaluate.settings import EvaluationSettings
+from qsched_edge.export.run import export
+from qsched_edge.export.settings import ExportSettings
 from qsched_edge.jaq.judge import Judge
-from qsched_edge.pipelines.parts import choices_of
+from qsched_edge.jaq.terms import TERMS, picture_terms
 from qsched_edge.prompts import read_prompts
 from qsched_edge.work import progress
 from qsched_edge.work.staging import Staging, refuse_existing, write_json, write_text
@@ -42,24 +44,10 @@ SHOWN = 12
 TIMED = 5
 
 
-@dataclass(frozen=True)
-class Settings:
-    """`prompts` held-out prompts, each with `seeds` noises; `steps` of the bundle's schedules (None: its default)."""
-
-    prompts: int = 64
-    seeds: int = 3
-    providers: tuple[str, ...] = ("CPUExecutionProvider",)
-    steps: int | None = None
-
-    def __post_init__(self) -> None:
-        if self.prompts < 2 or self.seeds < 1:
-            raise RequestError(f"{self.prompts} prompts x {self.seeds} seeds give no interval: use 2 prompts or more")
-
-
 def evaluate(
     folder: Path,
     output: Path,
-    settings: Settings,
+    settings: EvaluationSettings,
     prompts: Path | None,
     model: str | None,
     force: bool,
@@ -69,20 +57,19 @@ def evaluate(
     """Returns the report that was written to `output`/report.json."""
     refuse_existing(output, force)
     folder = folder.resolve()
-    manifest = manifests.read(folder)
-    steps = steps_of(manifest, settings.steps)
-    spec = resolve(model or manifest.raw["provenance"]["recipe"])
-    prompt_set = read_prompts(prompts or recipe_path(spec.recipe, "heldout"))
+    bundle = open_bundle(folder)
+    steps, spec = bundle.steps(settings.steps), bundle.model(model)
+    prompt_set = read_prompts(prompts or recipe_path(spec.recipe, "heldout", "--prompts"))
     chosen = prompt_set.first(settings.prompts)
     judges = judge_of(spec.recipe), classifier_of(spec)
-    full_folder = full_precision(spec, manifest, reference or folder.with_name(f"{spec.recipe.name}-w32"), quiet)
+    full_folder = full_precision(spec, bundle, reference or folder.with_name(f"{spec.recipe.name}-w32"), quiet)
     samplers = {
-        name: Sampler.from_pretrained(path, providers=settings.providers)
+        name: open_sampler(path, settings.place)
         for name, path in (("full precision", full_folder), ("quantized", folder))
     }
-    coefficients = {"c = 1": Coefficients.identity(steps), "calibrated": manifest.coefficients[steps]}
+    coefficients = {"c = 1": Coefficients.identity(steps), "calibrated": bundle.manifest.coefficients[steps]}
     arguments = {
-        "settings": asdict(settings), "prompts": prompt_set.sha256, "manifest": manifest.raw,
+        "settings": asdict(settings), "prompts": prompt_set.sha256, "manifest": bundle.identity,
         "reference": uncalibrated_at(full_folder), "judges": judges_identity(spec), "versions": versions(),
     }  # fmt: skip
     with Staging(output, arguments, force) as staging:
@@ -92,9 +79,9 @@ def evaluate(
         report = {
             "prompts": {"file": prompt_set.path.name, "sha256": prompt_set.sha256, "count": len(chosen)},
             "seeds": settings.seeds,
-            **described(manifest, steps),
+            **described(bundle, steps),
             **compared(cells, judges[1].frechet),
-            "sizes": sizes(spec, manifest),
+            "sizes": sizes(spec, bundle),
             "seconds_per_image": seconds_per_image(samplers, folder, settings, steps),
             "versions": versions(),
         }
@@ -106,13 +93,13 @@ def evaluate(
     return report
 
 
-def described(manifest: manifests.Manifest, steps: int) -> dict[str, Any]:
+def described(bundle: OpenedBundle, steps: int) -> dict[str, Any]:
     """The bundle, the coefficients it ships for that many steps and how they were found."""
     return {
-        "bundle": manifest.name,
+        "bundle": bundle.manifest.name,
         "steps": steps,
-        "coefficients": bundles.coefficients_json(manifest.coefficients[steps]),
-        "calibration": manifest.raw["calibration"].get(str(steps), {}),
+        "coefficients": bundles.coefficients_json(bundle.manifest.coefficients[steps]),
+        "calibration": bundle.calibrations.get(steps, {}),
     }
 
 
@@ -154,22 +141,25 @@ def judges_identity(spec: ModelSpec) -> dict[str, Any]:
     """All that a cell's measurements depend on beside its pictures."""
     recipe = spec.recipe
     evaluator = bundles.list_files(recipe.path(recipe.evaluator)) if recipe.evaluator else []
-    return {**judge_identity(terms_of(recipe, Calibration())), "evaluator": evaluator}
+    return {**judge_identity(terms_of(recipe, CalibrationSettings())), "evaluator": evaluator}
 
 
-def full_precision(spec: ModelSpec, quantized: manifests.Manifest, folder: Path, quiet: bool) -> Path:
+def full_precision(spec: ModelSpec, quantized: OpenedBundle, folder: Path, quiet: bool) -> Path:
     """A 32-bit bundle of the very weights that `quantized` was made of; exported to `folder` unless it is there."""
     if not folder.exists():
-        export(spec, ExportSettings(bits=32, choices=choices_of(quantized)), folder, quiet=quiet)
-    check_reference(folder, quantized)
+        quantized.check_sources(spec)  # before hours are spent on other weights
+        plain = replace(spec, recipe=replace(spec.recipe, layers={}))
+        export(plain, ExportSettings(bits=32, choices=quantized.provenance.choices), folder, quiet=quiet)
+    check_reference(open_bundle(folder), quantized)
     return folder
 
 
-def sizes(spec: ModelSpec, manifest: manifests.Manifest) -> dict[str, Any]:
+def sizes(spec: ModelSpec, bundle: OpenedBundle) -> dict[str, Any]:
     """Bytes of each component and of the bundle beside the same weights in FP16."""
     from qsched_edge.evaluate.sizes import fp16_bytes
 
-    half = fp16_bytes(spec, choices_of(manifest))
+    manifest = bundle.manifest
+    half = fp16_bytes(spec, bundle.provenance.choices)
     stored = {name: bundles.component_bytes(manifest, name) for name in manifest.components}
     return {
         "components": {n: {"bytes": b, "fp16_bytes": half[n], "ratio": half[n] / b} for n, b in stored.items()},
@@ -181,9 +171,11 @@ def sizes(spec: ModelSpec, manifest: manifests.Manifest) -> dict[str, Any]:
     }
 
 
-def seconds_per_image(samplers: dict[str, Sampler], folder: Path, settings: Settings, steps: int) -> dict[str, float]:
+def seconds_per_image(
+    samplers: dict[str, Sampler], folder: Path, settings: EvaluationSettings, steps: int
+) -> dict[str, float]:
     """Median seconds for one picture, batch 1, the variants taking turns so that they share the machine's moods."""
-    fast = Sampler.from_pretrained(folder, providers=settings.providers, memory="fast")
+    fast = open_sampler(folder, replace(settings.place, memory="fast"))
     variants = {**samplers, "quantized, memory=fast": fast}
     times: dict[str, list[float]] = {name: [] for name in variants}
     for i in range(TIMED + 1):
@@ -196,11 +188,13 @@ def seconds_per_image(samplers: dict[str, Sampler], folder: Path, settings: Sett
 
 def text_table(report: dict[str, Any]) -> str:
     """The four cells as plain text, what calibration gains below."""
-    head = f"{'cell':28} {'top-1':>7} {'top-5':>7} {'Fréchet':>9} {'TC':>7} {'IQ':>7}"
+    shorts = " ".join(f"{TERMS[n].short:>7}" for n in picture_terms())
+    head = f"{'cell':28} {'top-1':>7} {'top-5':>7} {'Fréchet':>9} {shorts}"
     rows = [head, "-" * len(head)]
     for name, c in report["cells"].items():
         accuracy = f"{c['top1']:7.1%} {c['top5']:7.1%}"
-        rows.append(f"{name:28} {accuracy} {c['frechet']:9.2f} {c['text_image']:7.4f} {c['quality']:7.4f}")
+        terms = " ".join(f"{TERMS[n].form.format(c[n]):>7}" for n in picture_terms())
+        rows.append(f"{name:28} {accuracy} {c['frechet']:9.2f} {terms}")
     for name, gain in report["calibration_gains"].items():
         d, f = gain["top5"], gain["frechet"]
         rows.append(f"calibration, {name}: top-5 {d['estimate']:+.1%} [{d['low']:+.1%}, {d['high']:+.1%}], "

@@ -15,8 +15,7 @@ from qsched_edge.checkpoint.recipes import read_json
 from qsched_edge.errors import WeightsError
 from qsched_edge.foreign.graph_weights import check_external, external_files
 from qsched_edge.foreign.listing import ListedWeight, listed_weights
-
-REPORT = "quantization.json"
+from qsched_edge.quantize.rewrite import REPORT
 
 
 @dataclass(frozen=True)

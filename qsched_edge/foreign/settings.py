@@ -1,4 +1,4 @@
-"""What `quantize` is asked for."""
+"""What quantizing a graph is asked to do, checked before anything is read."""
 
 from __future__ import annotations
 
@@ -13,10 +13,7 @@ from qsched_edge.work.memory import RamLimit
 
 @dataclass(frozen=True)
 class QuantizeSettings:
-    """`inputs` is an .npz of arrays by input name, or None for random ones drawn with `seed`.
-
-    Raises QuantizeError for a method that must see a model run, and for a seed below 0.
-    """
+    """`inputs` is an .npz of arrays by input name, or None for random ones drawn with `seed`."""
 
     scheme: Scheme = field(default_factory=Scheme)
     inputs: Path | None = None

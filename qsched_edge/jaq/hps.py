@@ -5,32 +5,27 @@ The checkpoint (xswu/HPSv2, HPS_v2.1_compressed.pt, 3.9 GB) is the recipe's `hps
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from qsched_edge.errors import MetricError
 from qsched_edge.jaq.clip import ClipModel
-from qsched_edge.jaq.text_image import similarity
+from qsched_edge.jaq.terms import Seen
+from qsched_edge.jaq.text_image import cosine_to_prompts
 
 if TYPE_CHECKING:
     import torch
 
-    from qsched_edge.jaq.judge import TermSettings
+    from qsched_edge.jaq.settings import TermSettings
 
 REPOSITORY, FILE, ARCHITECTURE = "xswu/HPSv2", "HPS_v2.1_compressed.pt", "ViT-H-14"
 
 
-class HPS:
+def hps(settings: TermSettings, device: str) -> Callable[[Seen], torch.Tensor]:
     """Cosine of the features of HPSv2's fine-tuned CLIP."""
-
-    low, high = -1.0, 1.0
-
-    def __init__(self, settings: TermSettings, device: str) -> None:
-        self.clip = ClipModel.of_checkpoint(ARCHITECTURE, checkpoint(settings.hps), device)
-
-    def __call__(self, images: torch.Tensor, prompts: Sequence[str]) -> torch.Tensor:
-        return similarity(self.clip, images, prompts)
+    return partial(cosine_to_prompts, ClipModel.of_checkpoint(ARCHITECTURE, checkpoint(settings.hps), device))
 
 
 def checkpoint(path: str) -> Path:

@@ -8,17 +8,18 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from qsched_edge import torchvision_schema
 from qsched_edge.errors import MetricError, MissingExtraError
+from qsched_edge.jaq.terms import Seen
 
 if TYPE_CHECKING:
     import torch
 
-    from qsched_edge.jaq.judge import TermSettings
+    from qsched_edge.jaq.settings import TermSettings
 
 
 class PyIQA:
@@ -30,8 +31,8 @@ class PyIQA:
         self.sign = -1.0 if self.metric.lower_better else 1.0
         self.low, self.high = bounds(self.metric.score_range, self.sign)
 
-    def __call__(self, images: torch.Tensor, prompts: Sequence[str]) -> torch.Tensor:
-        return self.sign * self.metric(images).reshape(len(images))
+    def __call__(self, seen: Seen) -> torch.Tensor:
+        return self.sign * self.metric(seen.images).reshape(len(seen.images))
 
 
 def create(name: str, device: str) -> Any:

@@ -5,28 +5,27 @@ Range 0..1, more is better. The pair of descriptions belongs to the scorer; `{pr
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from qsched_edge.jaq.clip import clip_model
+from qsched_edge.jaq.terms import Seen
 
 if TYPE_CHECKING:
     import torch
 
-    from qsched_edge.jaq.judge import TermSettings
+    from qsched_edge.jaq.settings import TermSettings
 
 
-class ClipIQA:
+def clip_iqa(settings: TermSettings, device: str) -> Callable[[Seen], torch.Tensor]:
     """The softmax share of the good description, by the open_clip model in the recipe's `scorer` folder."""
+    clip, pair = clip_model(settings.folder(), device), settings.quality_prompts
 
-    low, high = 0.0, 1.0
-
-    def __init__(self, settings: TermSettings, device: str) -> None:
-        self.clip, self.pair = clip_model(settings.folder(), device), settings.quality_prompts
-
-    def __call__(self, images: torch.Tensor, prompts: Sequence[str]) -> torch.Tensor:
+    def share(seen: Seen) -> torch.Tensor:
         import torch
 
-        features = self.clip.image_features(images)
-        good, bad = (torch.stack([self.clip.text_features(d.format(prompt=p)) for p in prompts]) for d in self.pair)
-        return torch.sigmoid(self.clip.logit_scale * (features * (good - bad)).sum(dim=1))
+        features = clip.image_features(seen.images)
+        good, bad = (torch.stack([clip.text_features(d.format(prompt=p)) for p in seen.prompts]) for d in pair)
+        return torch.sigmoid(clip.logit_scale * (features * (good - bad)).sum(dim=1))
+
+    return share

@@ -1,33 +1,28 @@
-"""TC, text-image similarity: cosine of the image's and its prompt's features. Range -1..1, more is better."""
+"""TC, text-image similarity: cosine of the image's and its prompt's features."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING
 
 from qsched_edge.jaq.clip import ClipModel, clip_model
+from qsched_edge.jaq.terms import Seen
 
 if TYPE_CHECKING:
     import torch
 
-    from qsched_edge.jaq.judge import TermSettings
+    from qsched_edge.jaq.settings import TermSettings
 
 
-class Similarity:
-    """Of the open_clip model in the recipe's `scorer` folder."""
-
-    low, high = -1.0, 1.0
-
-    def __init__(self, settings: TermSettings, device: str) -> None:
-        self.clip: ClipModel = clip_model(settings.folder(), device)
-
-    def __call__(self, images: torch.Tensor, prompts: Sequence[str]) -> torch.Tensor:
-        return similarity(self.clip, images, prompts)
+def similarity(settings: TermSettings, device: str) -> Callable[[Seen], torch.Tensor]:
+    """By the open_clip model in the recipe's `scorer` folder."""
+    return partial(cosine_to_prompts, clip_model(settings.folder(), device))
 
 
-def similarity(clip: ClipModel, images: torch.Tensor, prompts: Sequence[str]) -> torch.Tensor:
-    """Images float32 [B, 3, H, W] in 0..1 and B prompts -> float32 [B]."""
+def cosine_to_prompts(clip: ClipModel, seen: Seen) -> torch.Tensor:
+    """float32 [B]."""
     import torch
 
-    texts = torch.stack([clip.text_features(prompt) for prompt in prompts])
-    return (clip.image_features(images) * texts).sum(dim=1)
+    texts = torch.stack([clip.text_features(prompt) for prompt in seen.prompts])
+    return (clip.image_features(seen.images) * texts).sum(dim=1)

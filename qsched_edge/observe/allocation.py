@@ -7,8 +7,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import inf, isfinite
 
-import numpy as np
-
 from qsched_edge.errors import MissingExtraError, QuantizeError
 
 
@@ -83,6 +81,8 @@ def solve(flat: Sequence[tuple[str, Option]], room: int) -> list[tuple[str, Opti
 
 def least_error(flat: Sequence[tuple[str, Option]], room: int) -> list[tuple[str, Option]] | None:
     """Exactly one option for each name, about `room` bytes at most, the least error, by HiGHS; None if none fits."""
+    import numpy as np
+
     try:
         from scipy.optimize import Bounds, LinearConstraint, milp
         from scipy.sparse import csr_array

@@ -7,34 +7,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from qsched_edge.checkpoint.recipes import ModelSpec
-from qsched_edge.errors import QuantizeError
 from qsched_edge.observe.accumulate import MomentsFolder, observe
 from qsched_edge.observe.trajectory import record
-from qsched_edge.prompts import PromptSet, read_prompts
+from qsched_edge.prompts import PromptSet
 from qsched_edge.quantize.feeds import recorded
 from qsched_edge.quantize.moments import Moments
 from qsched_edge.work import progress
 from qsched_edge.work.memory import RamLimit
 
 MomentsOf = Callable[[str], Moments | None]
-
-
-@dataclass(frozen=True)
-class Calibration:
-    """`count` prompts of the file `prompts` (None: the recipe's) are drawn; 0 observes nothing."""
-
-    prompts: Path | None = None
-    count: int = 64
-
-    def __post_init__(self) -> None:
-        if self.count < 0:
-            raise QuantizeError(f"--calib-count {self.count}: give 0 or more")
-
-    def prompt_set(self, spec: ModelSpec) -> PromptSet:
-        if self.prompts is None and not spec.recipe.prompts:
-            raise QuantizeError(f"recipe {spec.recipe.name} names no prompts: give --calib-prompts FILE")
-        return read_prompts(self.prompts or spec.recipe.path(spec.recipe.prompts))
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,9 @@ import numpy as np
 from qsched_runtime import Sampler
 from qsched_runtime.sessions import Feeds
 
+from qsched_edge.noise import observing
+
 BATCH = 4  # prompts drawn together: more is faster on small models and takes more memory on large ones
-CALIBRATION_SEEDS = 3_000_000  # far from the noise that coefficients are fitted, decided and reported on
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ def record(bundle: Path, prompts: Sequence[str], folder: Path, advance: Callable
     others = [n for n in sampler.manifest.schedules if n != default] or [default]
     for i, start in enumerate(range(0, len(prompts), BATCH)):
         some = list(prompts[start : start + BATCH])
-        seeds = [CALIBRATION_SEEDS + start + j for j in range(len(some))]
+        seeds = [observing(start + j) for j in range(len(some))]
         steps = others[i // 2 % len(others)] if i % 2 else default
         output = watched(some, seed=seeds, num_inference_steps=steps)
         if sampler.manifest.encoder:

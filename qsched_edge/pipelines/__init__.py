@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from qsched_edge.checkpoint.recipes import ModelSpec
+from qsched_edge.choices import Choices
 from qsched_edge.errors import RecipeError, unknown_name
 from qsched_edge.lookup import lookup
 from qsched_edge.pipelines.layout import ComponentPlan, Layout
-from qsched_edge.pipelines.parts import Choices
 
 __all__ = ["PIPELINES", "Choices", "ComponentPlan", "Layout", "layout_of"]
 
@@ -14,6 +14,7 @@ PIPELINES = {
     "LatentConsistencyModelPipeline": "qsched_edge.pipelines.stable_diffusion:layout",
     "StableDiffusionPipeline": "qsched_edge.pipelines.stable_diffusion:layout",
     "StableDiffusionXLPipeline": "qsched_edge.pipelines.stable_diffusion_xl:layout",
+    "StableDiffusion3Pipeline": "qsched_edge.pipelines.stable_diffusion_3:layout",
     "FluxPipeline": "qsched_edge.pipelines.flux:layout",
 }
 

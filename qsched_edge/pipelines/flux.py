@@ -7,11 +7,12 @@ from functools import partial
 import numpy as np
 from qsched_runtime.manifest import Guidance
 
-from qsched_edge.capture import autoencoder, flux, t5
+from qsched_edge.capture import autoencoder, flux
 from qsched_edge.checkpoint.recipes import ModelSpec
 from qsched_edge.checkpoint.schedule import Sampling
+from qsched_edge.choices import Choices
 from qsched_edge.pipelines.layout import ComponentPlan, Layout
-from qsched_edge.pipelines.parts import Choices, autoencoder_plans, check_classes, clip_plan, latent_spec
+from qsched_edge.pipelines.parts import autoencoder_plans, check_classes, clip_plan, latent_spec, t5_plan
 
 CLASSES = {
     "transformer": ("FluxTransformer2DModel",),
@@ -40,22 +41,16 @@ def layout(spec: ModelSpec, choices: Choices) -> Layout:
         "txt_ids": {"zeros": [length, 3]},
         **({"guidance": "guidance_scale"} if guided else {}),
     }
-    t5_plan = ComponentPlan(
-        "text_encoder_2",
-        "text_encoder_2",
-        spec.part("text_encoder_2"),
-        partial(t5.capture_t5, spec.config("text_encoder_2"), length),
-        {"input_ids": {"tokenizer": "tokenizer_2"}},
-        prefixes=("transformer.",),
-        aliases={"encoder.embed_tokens.weight": "shared.weight", "shared.weight": "encoder.embed_tokens.weight"},
-    )
     backbone = ComponentPlan(
         "transformer", "transformer", spec.part("transformer"), partial(flux.capture_flux, config, length), inputs
     )
     channels = config["in_channels"] // PATCH**2
     return Layout(
         components=(
-            clip_plan(spec, "text_encoder", "tokenizer"), t5_plan, backbone, *autoencoder_plans(spec, choices)
+            clip_plan(spec, "text_encoder", "tokenizer"),
+            t5_plan(spec, "text_encoder_2", "tokenizer_2", length),
+            backbone,
+            *autoencoder_plans(spec, choices),
         ),
         backbone="transformer",
         decoder="vae_decoder",
@@ -66,4 +61,4 @@ def layout(spec: ModelSpec, choices: Choices) -> Layout:
         sequence_length=length,
         sampling=Sampling(sigmas=lambda n: np.linspace(1.0, 1 / n, n), timestep_scale=1 / 1000),
         strength_rounds_up=True,
-    )  # fmt: skip
+    )

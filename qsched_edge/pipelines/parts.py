@@ -3,34 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from qsched_runtime.manifest import LatentSpec, Manifest
+from qsched_runtime.manifest import LatentSpec
 
-from qsched_edge.capture import autoencoder, clip_text
+from qsched_edge.capture import autoencoder, clip_text, t5
 from qsched_edge.checkpoint.recipes import ModelSpec
+from qsched_edge.choices import Choices
 from qsched_edge.errors import RecipeError
 from qsched_edge.pipelines.layout import ComponentPlan
-
-
-@dataclass(frozen=True)
-class Choices:
-    """What the user may choose at export: picture-to-picture needs the `encoder`; `decoder` "full" or "tiny"."""
-
-    encoder: bool = False
-    decoder: str = "full"
-
-    def __post_init__(self) -> None:
-        if self.decoder not in ("full", "tiny"):
-            raise RecipeError(f"decoder {self.decoder!r} is unknown: use full or tiny")
-
-
-def choices_of(manifest: Manifest) -> Choices:
-    """The choices a bundle was exported with."""
-    return Choices(**manifest.raw["provenance"]["choices"])
 
 
 def check_classes(spec: ModelSpec, expected: Mapping[str, tuple[str, ...]]) -> None:
@@ -51,6 +34,19 @@ def clip_plan(spec: ModelSpec, name: str, tokenizer: str, hidden_states: bool = 
         partial(clip_text.capture_clip_text, config, length, hidden_states),
         {"input_ids": {"tokenizer": tokenizer}},
         prefixes=("text_model.", "clip."),
+    )
+
+
+def t5_plan(spec: ModelSpec, name: str, tokenizer: str, length: int) -> ComponentPlan:
+    """T5's encoder, which reads `length` tokens; its table of tokens is stored under two names."""
+    return ComponentPlan(
+        name,
+        name,
+        spec.part(name),
+        partial(t5.capture_t5, spec.config(name), length),
+        {"input_ids": {"tokenizer": tokenizer}},
+        prefixes=("transformer.",),
+        aliases={"encoder.embed_tokens.weight": "shared.weight", "shared.weight": "encoder.embed_tokens.weight"},
     )
 
 

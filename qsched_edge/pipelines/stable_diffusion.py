@@ -11,8 +11,9 @@ from qsched_runtime.manifest import Guidance
 from qsched_edge.capture import autoencoder, unet
 from qsched_edge.checkpoint.recipes import ModelSpec
 from qsched_edge.checkpoint.schedule import Sampling
+from qsched_edge.choices import Choices
 from qsched_edge.pipelines.layout import ComponentPlan, Layout
-from qsched_edge.pipelines.parts import Choices, autoencoder_plans, check_classes, clip_plan, latent_spec
+from qsched_edge.pipelines.parts import autoencoder_plans, check_classes, clip_plan, latent_spec
 
 CLASSES = {
     "unet": ("UNet2DConditionModel",),

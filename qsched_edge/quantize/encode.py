@@ -13,7 +13,7 @@ from qsched_edge.errors import QuantizeError
 from qsched_edge.precision import Scheme
 from qsched_edge.quantize.integers import QuantizedMatrix, pack
 from qsched_edge.quantize.layout import BlockLayout
-from qsched_edge.quantize.methods import weight_method
+from qsched_edge.quantize.methods import quantizer_of
 from qsched_edge.quantize.moments import Moments
 from qsched_edge.work.memory import LARGEST_CHUNK
 
@@ -55,7 +55,7 @@ def quantized(rows: WeightRows, scheme: Scheme) -> Iterator[QuantizedMatrix]:
     """A few rows at a time; raises QuantizeError for values that need scales beyond float16's range."""
     for weight in rows:
         with np.errstate(over="ignore", invalid="ignore"):
-            matrix: QuantizedMatrix = weight_method(scheme.method).load()(weight, scheme, rows.moments)
+            matrix: QuantizedMatrix = quantizer_of(scheme.method)(weight, scheme, rows.moments)
         if not np.isfinite(matrix.scale).all():
             raise QuantizeError(f"{rows.name} is too large for float16 scales: keep it in 32 bits in the recipe")
         yield matrix

@@ -1,4 +1,4 @@
-"""What a component was fed while the sampler drew, as it was recorded: one .npz of arrays by input name for a call."""
+"""What a component was fed while the model drew, as it lies on disk: one .npz for each call."""
 
 from __future__ import annotations
 

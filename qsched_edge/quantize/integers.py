@@ -1,4 +1,4 @@
-"""A matrix of weights as integers, and the exact meaning of the numbers that are stored."""
+"""Weights as integers with scales and zero points: the exact meaning of the numbers that are stored."""
 
 from __future__ import annotations
 

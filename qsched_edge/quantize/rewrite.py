@@ -18,12 +18,12 @@ from qsched_edge.quantize.encode import WeightRows
 from qsched_edge.quantize.layers.other import OTHER
 from qsched_edge.quantize.layers.readers import kind_of
 from qsched_edge.quantize.layers.registry import stored_as
-from qsched_edge.quantize.methods import weight_method
+from qsched_edge.quantize.methods import quantizer_of
 from qsched_edge.quantize.moments import Moments
 from qsched_edge.quantize.store import TensorStore
 from qsched_edge.work.memory import RamLimit
 
-GRAPH, DATA = "model.onnx", "model.onnx_data"
+GRAPH, DATA, REPORT = "model.onnx", "model.onnx_data", "quantization.json"
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ def replace_weights(
         site = Site(graph, order, value, plan.scheme_of(name, kind.name))
         role = stored_as(kind, site.scheme)
         if role is not OTHER:
-            weight_method(site.scheme.method).load()  # what it imports counts before the room that is left
+            quantizer_of(site.scheme.method)  # what it imports counts before the room that is left
         rows = WeightRows(plan.weights, name, shape, plan.ram.chunk(), plan.moments_of(name))
         stored = store.weight(name, lambda role=role, rows=rows, site=site: role.encode(rows, site.scheme))  # type: ignore[misc]
         precision = role.precision(site)

@@ -8,11 +8,6 @@ from typing import Any, Protocol
 
 from qsched_edge.calibrate.jobs import Job
 
-ENGINES = {
-    "local": "qsched_edge.calibrate.engines.local:Local",
-    "ray": "qsched_edge.calibrate.engines.ray:Ray",
-}
-
 
 @dataclass(frozen=True)
 class Cluster:

@@ -167,4 +167,4 @@ def search(problem: Problem) -> None:
     paired = Paired.of(problem.moments(), problem.table, Prediction.of(problem.prediction, problem.table))
     found = {name: style(paired) for name, style in STYLES.items()}
     fits = {n: problem.score(clipped(c)) for n, c in found.items() if c}
-    problem.books.notes["styles"] = {n: f if np.isfinite(f) else None for n, f in fits.items()}
+    problem.spending.notes["styles"] = {n: f if np.isfinite(f) else None for n, f in fits.items()}

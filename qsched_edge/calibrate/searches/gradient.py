@@ -16,5 +16,5 @@ def search(problem: Problem) -> None:
     box = np.full_like(start, LOW), np.full_like(start, HIGH)
     moves = np.array(problem.tuning.moves)[:, None]
     if problem.tuning.check:
-        problem.books.notes["gradient"] = gradient_quality(problem)
+        problem.spending.notes["gradient"] = gradient_quality(problem)
     ascend(problem, start, box, from_vector, lambda g: (moves * g[:2].sum(axis=2)).ravel())

@@ -20,7 +20,7 @@ def gradient_quality(problem: Problem) -> dict[str, Any]:
     """Cosines of the gradient in (c_x, c_eps) with central differences at c = 1 on the first batch, for each step's
     pair and for the whole vector. The passes of the check are counted here and charged to no search."""
     identity, steps = Coefficients.identity(problem.steps), problem.steps
-    first = replace(problem.pictures, drawn=problem.pictures.drawn.batch(0))
+    first = replace(problem.pictures, draws=problem.pictures.draws.batch(0))
     _, raw, _ = first.gradient(identity, [0], problem.loss, problem.tuning.jacobian)
     found = raw[:2].sum(axis=2)
     moved = [from_vector(1 + sign * DIFFERENCE * row) for row in np.eye(2 * steps) for sign in (1, -1)]
@@ -36,8 +36,8 @@ def gradient_quality(problem: Problem) -> dict[str, Any]:
 
 
 def passes_of(candidates: list[Coefficients], problem: Problem) -> int:
-    ledger = Ledger(problem.books.ledger.bytes_each)
-    return sum(ledger.charge(0, problem.pictures.drawn.sizes[0], problem.table.folded(c)) for c in candidates)
+    ledger = Ledger(problem.spending.ledger.bytes_each)
+    return sum(ledger.charge(0, problem.pictures.draws.sizes[0], problem.table.folded(c)) for c in candidates)
 
 
 def cosine(a: np.ndarray, b: np.ndarray) -> float | None:

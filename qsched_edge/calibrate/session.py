@@ -4,34 +4,34 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from qsched_runtime import Coefficients
-from qsched_runtime import manifest as manifests
 
 from qsched_edge.bundle import write as bundles
 from qsched_edge.bundle.card import versions
+from qsched_edge.bundle.opened import OpenedBundle, open_bundle
 from qsched_edge.calibrate.budget import Budget
-from qsched_edge.calibrate.engines import ENGINES, Cluster, Engine
+from qsched_edge.calibrate.engines import Cluster, Engine
 from qsched_edge.calibrate.inputs import (
     check_reference,
-    drawn_of,
+    draws_of,
     judge_identity,
     prompt_sets,
-    steps_of,
     terms_of,
     uncalibrated_at,
 )
-from qsched_edge.calibrate.jobs import Drawn, Setup
+from qsched_edge.calibrate.jobs import Draws, Setup
 from qsched_edge.calibrate.pictures import Pictures
+from qsched_edge.calibrate.registries import ENGINES
 from qsched_edge.calibrate.search import Problem
-from qsched_edge.calibrate.settings import Settings
-from qsched_edge.checkpoint.recipes import ModelSpec, resolve
+from qsched_edge.calibrate.settings import CalibrationSettings
+from qsched_edge.checkpoint.recipes import ModelSpec
 from qsched_edge.jaq.loss import Loss, Scores, weights_of
 from qsched_edge.lookup import lookup
-from qsched_edge.pipelines.parts import autoencoder_of, choices_of
+from qsched_edge.pipelines.parts import autoencoder_of
 from qsched_edge.prompts import PromptSet
 from qsched_edge.work.journal import Journal
 
@@ -52,14 +52,14 @@ PLACE_OPTIONS = ("engine", "ray_address", "workers")  # they change no answer ei
 
 
 @dataclass(frozen=True)
-class Workshop:
+class Session:
     """An opened bundle with everything that searches and verdicts need; ablations use it too."""
 
-    settings: Settings
-    manifest: manifests.Manifest
+    settings: CalibrationSettings
+    bundle: OpenedBundle
     spec: ModelSpec
     setup: Setup
-    sets: Mapping[str, Drawn]
+    sets: Mapping[str, Draws]
     prompts: tuple[PromptSet, PromptSet]
     engine: Engine
     journal: Journal
@@ -78,47 +78,46 @@ class Workshop:
 
     def problem(self, loss: Loss, advance: Advance, count: int | None = None) -> Problem:
         """A fresh search's, from c = 1 on the fitting prompts, or on the first `count` of them."""
-        drawn = replace(self.sets["fit"], prompts=self.sets["fit"].prompts[:count])
+        draws = replace(self.sets["fit"], prompts=self.sets["fit"].prompts[:count])
         return Problem(
-            Pictures(self.engine, self.journal, drawn), loss,
-            self.manifest.schedules[self.steps], self.manifest.latents.shape(),
+            Pictures(self.engine, self.journal, draws), loss,
+            self.bundle.manifest.schedules[self.steps], self.bundle.manifest.latents.shape(),
             Budget.parse(self.settings.budget), np.random.default_rng(self.settings.seed),
             Coefficients.identity(self.steps), prediction_of(self.setup.bundle), self.settings.tuning, advance,
         )  # fmt: skip
 
 
-def open_workshop(
-    folder: Path, settings: Settings, prompts: Path | None, heldout: Path | None, model: str | None, journal: Path,
-    compare: bool = False,
-) -> Workshop:  # fmt: skip
+def open_session(
+    bundle: OpenedBundle, settings: CalibrationSettings, prompts: Path | None, heldout: Path | None, model: str | None,
+    journal: Path, compare: bool = False,
+) -> Session:  # fmt: skip
     """Read and check all inputs, start the engine, draw the fitting pictures at c = 1; `compare` them with full
     precision's even if the loss does not ask for it."""
-    manifest = manifests.read(folder)
-    spec = resolve(model or manifest.raw["provenance"]["recipe"])
+    spec = bundle.model(model)
     sets = prompt_sets(spec.recipe, prompts, heldout)
-    drawn, setup = drawn_of(settings, *sets), setup_of(folder, manifest, spec, settings, compare)
-    values = {n: v for n, v in asdict(settings).items() if n not in (*SEARCH_OPTIONS, *PLACE_OPTIONS)}
+    draws, setup = draws_of(settings, *sets), setup_of(bundle, spec, settings, compare)
+    values = {n: v for n, v in settings.json().items() if n not in (*SEARCH_OPTIONS, *PLACE_OPTIONS)}
     stamp = {
-        "settings": values, "bundle": bundles.uncalibrated(manifest), "prompts": [s.sha256 for s in sets],
+        "settings": values, "bundle": bundle.uncalibrated(), "prompts": [s.sha256 for s in sets],
         "compare": setup.compare, "judge": judge_identity(setup.terms), "autoencoder": bundles.list_files(setup.vae),
         "reference": uncalibrated_at(settings.reference), "model": str(spec.folder), "versions": versions(),
     }  # fmt: skip
     engine: Engine = lookup(ENGINES[settings.engine])(setup, Cluster(settings.ray_address, settings.workers))
-    nothing = Scores(np.zeros(0), np.zeros(0))
-    shop = Workshop(settings, manifest, spec, setup, drawn, sets, engine, Journal(journal, stamp), nothing)
-    ((identity, _),) = shop.pictures("fit").scores([Coefficients.identity(setup.steps)])
-    return replace(shop, identity=identity)
+    nothing = Scores({})
+    session = Session(settings, bundle, spec, setup, draws, sets, engine, Journal(journal, stamp), nothing)
+    ((identity, _),) = session.pictures("fit").scores([Coefficients.identity(setup.steps)])
+    return replace(session, identity=identity)
 
 
-def setup_of(folder: Path, manifest: manifests.Manifest, spec: ModelSpec, settings: Settings, compare: bool) -> Setup:
-    steps = steps_of(manifest, settings.steps)
+def setup_of(bundle: OpenedBundle, spec: ModelSpec, settings: CalibrationSettings, compare: bool) -> Setup:
+    steps = bundle.steps(settings.steps)
     if settings.reference:
-        check_reference(settings.reference, manifest)
+        check_reference(open_bundle(settings.reference), bundle)
     return Setup(
-        folder.resolve(), steps, terms_of(spec.recipe, settings),
-        autoencoder_of(spec, choices_of(manifest))[0],
+        bundle.folder.resolve(), steps, terms_of(spec.recipe, settings),
+        autoencoder_of(spec, bundle.provenance.choices)[0],
         settings.reference and settings.reference.resolve(), compare or settings.compares,
-        settings.device, settings.providers, settings.memory, settings.threads,
+        settings.place,
     )  # fmt: skip
 
 

@@ -1,0 +1,85 @@
+"""A bundle's self-test, and the check of everything that it says of itself."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from qsched_runtime import Sampler
+from qsched_runtime import manifest as manifests
+from qsched_runtime.manifest import NAME, LatentSpec, Manifest
+from qsched_runtime.noise import TorchNoise
+from qsched_runtime.tokenize import load_tokenizer
+
+from qsched_edge.bundle.write import schedule_json, version_of
+from qsched_edge.errors import BundleError
+
+GOLDEN = "selftest/golden.json"
+PROMPT, SEED, SMALL = "a red apple 🍎, Naïve style", 42, 128  # of the self-test; its pictures' side in pixels
+
+
+def golden(manifest: Manifest, folder: Path, network: bool) -> dict[str, Any]:
+    """Numbers any runtime must reproduce: the noise stream and token ids exactly and, with `network`, one step's
+    network output within 1e-3."""
+    tokenizers = {name: load_tokenizer(folder / t.file, t) for name, t in manifest.tokenizers.items()}
+    numbers = {
+        "prompt": PROMPT,
+        "seed": SEED,
+        "noise_sha256": hashlib.sha256(TorchNoise(SEED).randn((16384,)).astype("<f4").tobytes()).hexdigest(),
+        "token_ids": {name: tokenize(PROMPT) for name, tokenize in tokenizers.items()},
+    }
+    return {**numbers, "network_output": network_output(Sampler.from_pretrained(folder))} if network else numbers
+
+
+def network_output(sampler: Sampler) -> list[float]:
+    """The first values of the first step's network output, for a small picture."""
+    side = small_side(sampler.manifest.latents)
+    conditioning = sampler.condition([PROMPT], height=side, width=side)
+    first = next(sampler.trajectory(conditioning, sampler.schedule(), sampler.streams(SEED, 1)))
+    return [float(v) for v in first.e.ravel()[:8]]
+
+
+def small_side(latents: LatentSpec) -> int:
+    """Pixels: a self-test should not cost more for models of large pictures."""
+    grid = latents.pixels_per_latent * latents.multiple_of
+    return min(latents.height * latents.pixels_per_latent, -(-SMALL // grid) * grid)
+
+
+def verify(folder: Path) -> Manifest:
+    """Check hashes, the folded tables and the self-test; raises BundleError at the first that fails."""
+    manifest = manifests.read(folder)
+    for file in manifest.files:
+        manifests.check_file(folder, file)
+    known = {f.path for f in manifest.files} | {NAME}
+    strays = sorted({p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()} - known)
+    if strays:
+        raise BundleError(f"{strays[0]!r} is in {folder} but not in {NAME}: remove it or make the bundle again")
+    if manifest.raw["version"] != version_of(manifest.raw["schedules"]):
+        raise BundleError(
+            f"{folder} is version {manifest.raw['version']} but its schedules are not: run calibrate again"
+        )
+    for steps, table in manifest.schedules.items():
+        stored = manifest.raw["schedules"][str(steps)]
+        expected = schedule_json(table, manifest.coefficients[steps])
+        if stored.get("fingerprint") != expected["fingerprint"]:
+            raise BundleError(f"the {steps}-step schedule does not match its fingerprint: make the bundle again")
+        if stored.get("folded") != expected["folded"]:
+            raise BundleError(f"the {steps}-step folded table is not base times coefficients: run calibrate again")
+    check_golden(manifest, folder)
+    return manifest
+
+
+def check_golden(manifest: Manifest, folder: Path) -> None:
+    expected = json.loads((folder / GOLDEN).read_text("utf-8"))
+    found = golden(manifest, folder, "network_output" in expected)
+    for key in ("noise_sha256", "token_ids"):
+        if found[key] != expected[key]:
+            raise BundleError(f"self-test: {key} is {found[key]} instead of {expected[key]} on this machine")
+    if "network_output" not in expected:
+        return
+    error = float(np.abs(np.subtract(found["network_output"], expected["network_output"])).max())
+    if not error <= 1e-3:
+        raise BundleError(f"self-test: the network's output differs by {error:.1e} from the exporter's on this machine")

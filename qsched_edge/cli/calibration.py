@@ -1,0 +1,109 @@
+"""calibrate: learn coefficients on a quantized bundle."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from qsched_edge.calibrate.place import Place
+from qsched_edge.calibrate.registries import ENGINES, JACOBIANS, PROVIDERS, SEARCHES, STARTS
+from qsched_edge.calibrate.settings import CalibrationSettings
+from qsched_edge.cli.options import (
+    CPU,
+    DECIDING,
+    PLACE,
+    SCORING,
+    SEARCHING,
+    WHAT,
+    Bundle,
+    Json,
+    Memory,
+    Model,
+    Provider,
+    Quiet,
+    Threads,
+    needing,
+    one_of,
+    option,
+    show,
+)
+from qsched_edge.jaq.terms import losses
+
+DEFAULT = CalibrationSettings()
+SEARCH = list(DEFAULT.search)
+
+
+def calibrate(
+    bundle: Bundle,
+    prompts: Annotated[Path | None, option("Prompt file to fit on (default: the recipe's).", WHAT)] = None,
+    heldout: Annotated[Path | None, option("Prompt file that decides (default: the recipe's).", WHAT)] = None,
+    model: Model = None,
+    reference: Annotated[
+        Path | None, option("32-bit bundle of the same weights, to compare with.", WHAT)
+    ] = DEFAULT.reference,
+    search: Annotated[list[str], one_of((*SEARCHES, "auto", "all"), "Repeat for several.", SEARCHING)] = SEARCH,
+    steps: Annotated[int | None, option("Step count to calibrate (default: the bundle's).", SEARCHING)] = DEFAULT.steps,
+    budget: Annotated[
+        str, option("Most passes (20000) or time (90s, 5m) that one search takes.", SEARCHING)
+    ] = DEFAULT.budget,
+    start: Annotated[str, one_of(STARTS, "Where free, gradient and blackbox begin.", SEARCHING)] = DEFAULT.start,
+    points: Annotated[int, option("Grid points per axis.", SEARCHING)] = DEFAULT.points,
+    iterations: Annotated[int, option("Gradient iterations.", SEARCHING)] = DEFAULT.iterations,
+    jacobian: Annotated[str, one_of(JACOBIANS, "What stands for the network's.", SEARCHING)] = DEFAULT.jacobian,
+    check_gradient: Annotated[
+        bool, option("Compare the gradient with finite differences.", SEARCHING)
+    ] = DEFAULT.check_gradient,
+    seed: Annotated[int, option("Seed of all noise and choices, 0 to 99.", SEARCHING)] = DEFAULT.seed,
+    loss: Annotated[str, one_of(losses(), "reference is full precision's latents.", SCORING)] = DEFAULT.loss,
+    k: Annotated[float, option("JAQ = TC + k IQ.", SCORING)] = DEFAULT.k,
+    text_image: Annotated[str, option("TC's metric: clip, hps (default: the recipe's).", SCORING)] = DEFAULT.text_image,
+    quality: Annotated[
+        str, option("IQ's metric: clip-iqa, pyiqa:NAME (default: the recipe's).", SCORING)
+    ] = DEFAULT.quality,
+    fit_prompts: Annotated[int, option("Prompts to fit on.", SCORING)] = DEFAULT.fit_prompts,
+    heldout_prompts: Annotated[
+        int, option("Held-out prompts that choose and decide; 8 must decide.", DECIDING)
+    ] = DEFAULT.heldout_prompts,
+    guard: Annotated[
+        bool, option("With --reference: ship nothing that moves the pictures away from full precision's.", DECIDING)
+    ] = DEFAULT.guard,
+    device: Annotated[str, one_of(PROVIDERS, "For network and scorer alike.", PLACE)] = DEFAULT.place.device,
+    provider: Provider = CPU,
+    memory: Memory = DEFAULT.place.memory,
+    threads: Threads = DEFAULT.place.threads,
+    engine: Annotated[str, one_of(ENGINES, "ray uses several processes or machines.", PLACE)] = DEFAULT.engine,
+    ray_address: Annotated[
+        str, option("Ray cluster to join (default: one on this machine).", PLACE)
+    ] = DEFAULT.ray_address,
+    workers: Annotated[int, option("Ray workers.", PLACE)] = DEFAULT.workers,
+    quiet: Quiet = False,
+    as_json: Json = False,
+) -> None:
+    """Learn c_x and c_eps on the quantized graph and write them into the bundle; identity always competes."""
+    settings = CalibrationSettings(
+        search=tuple(search),
+        loss=loss,
+        k=k,
+        guard=guard,
+        steps=steps,
+        budget=budget,
+        start=start,
+        points=points,
+        iterations=iterations,
+        jacobian=jacobian,
+        check_gradient=check_gradient,
+        fit_prompts=fit_prompts,
+        heldout_prompts=heldout_prompts,
+        seed=seed,
+        text_image=text_image,
+        quality=quality,
+        reference=reference,
+        place=Place(device=device, providers=tuple(provider), memory=memory, threads=threads),
+        engine=engine,
+        ray_address=ray_address,
+        workers=workers,
+    )
+    with needing("calibrate"):
+        from qsched_edge.calibrate.run import calibrate as run_calibration
+    result = run_calibration(bundle, settings, prompts, heldout, model, quiet)
+    show(result.record, as_json, result.table())

@@ -1,0 +1,103 @@
+"""Options that several commands share, choices that help and completion list, and help in groups."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from itertools import groupby
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperCommand
+
+from qsched_edge.calibrate.registries import MEMORY_MODES
+from qsched_edge.errors import MissingExtraError, unknown_name
+
+WHAT, PICTURE, PRECISION, OBSERVING, PARTS = "Input", "Picture", "Precision", "Observing the model", "Parts"
+SEARCHING, SCORING, DECIDING, PLACE, OUTPUT = "Search", "Score", "Decision", "Where it runs", "Output"
+PANELS = (
+    "Arguments",
+    WHAT,
+    PICTURE,
+    PRECISION,
+    OBSERVING,
+    PARTS,
+    SEARCHING,
+    SCORING,
+    DECIDING,
+    PLACE,
+    OUTPUT,
+    "Options",
+)
+
+
+def one_of(names: Iterable[str], help_text: str, panel: str, *flags: str, **extra: Any) -> Any:
+    """An option that takes one of `names`, which help and completion list; another name is a usage error."""
+    known = list(names)
+
+    def check(parameter: typer.CallbackParam, value: Any) -> Any:
+        for name in value if isinstance(value, (list, tuple)) else () if value is None else (value,):
+            if name not in known:
+                raise typer.BadParameter(unknown_name(str(parameter.name).replace("_", " "), name, known))
+        return value
+
+    listed = f"[{'|'.join(known)}]"
+    complete = lambda incomplete: [name for name in known if name.startswith(incomplete)]  # noqa: E731
+    return option(help_text, panel, *flags, metavar=listed, autocompletion=complete, callback=check, **extra)
+
+
+def option(help_text: str, panel: str, *flags: str, **extra: Any) -> Any:
+    return typer.Option(*flags, help=help_text, rich_help_panel=panel, **extra)
+
+
+Bundle = Annotated[Path, typer.Argument(help="Folder of a bundle.", show_default=False)]
+Output = Annotated[Path | None, option("Where the result goes.", OUTPUT, "-o", "--output", show_default=False)]
+Report = Annotated[Path, option("Folder for report.json and report.html.", OUTPUT, "-o", "--output")]
+Force = Annotated[bool, option("Replace an output that exists.", OUTPUT, "--force")]
+Quiet = Annotated[bool, option("No progress bars.", OUTPUT, "--quiet")]
+Json = Annotated[bool, option("Print the result as JSON.", OUTPUT, "--json")]
+Model = Annotated[
+    str | None, option("Recipe or folder of the checkpoint (default: what the bundle says).", WHAT, "-m", "--model")
+]
+Reference = Annotated[
+    Path | None,
+    option("32-bit bundle of the same weights (default: NAME-w32 beside it, made if missing).", WHAT),
+]
+Provider = Annotated[list[str], option("onnxruntime provider, in order of preference.", PLACE, "--provider")]
+Memory = Annotated[
+    str, one_of(MEMORY_MODES, "low: keep 4-bit convolutions packed; fast: unpack them once.", PLACE, "--memory")
+]
+Threads = Annotated[int | None, option("onnxruntime's threads (default: its own choice).", PLACE)]
+MaxRam = Annotated[str | None, option("Most memory to take, such as 2G.", PLACE, show_default=False)]
+CPU = ["CPUExecutionProvider"]
+
+
+class Grouped(TyperCommand):
+    """A command whose options stand in the groups that they name."""
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        shown = [(panel_of(p), record) for p in self.get_params(ctx) if (record := p.get_help_record(ctx)) is not None]
+        for panel, records in groupby(sorted(shown, key=lambda pair: PANELS.index(pair[0])), key=lambda pair: pair[0]):
+            with formatter.section(panel):
+                formatter.write_dl([record for _, record in records])
+
+
+def panel_of(parameter: Any) -> str:
+    if parameter.param_type_name == "argument":
+        return "Arguments"
+    return getattr(parameter, "rich_help_panel", None) or "Options"
+
+
+@contextmanager
+def needing(extra: str) -> Iterator[None]:
+    """Around the import of a stage: a package that the extra would bring is named with the command that brings it."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise MissingExtraError(f'this command needs {error.name}: pip install "qsched-edge[{extra}]"') from error
+
+
+def show(value: Any, as_json: bool, text: str) -> None:
+    print(json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) if as_json else text)

@@ -1,0 +1,113 @@
+"""evaluate and ablate: what a calibration is worth, in numbers and pictures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from qsched_edge.ablate.settings import GROUPS, AblationSettings, Judging
+from qsched_edge.calibrate.place import Place
+from qsched_edge.calibrate.registries import PROVIDERS
+from qsched_edge.calibrate.settings import CalibrationSettings
+from qsched_edge.cli.options import (
+    CPU,
+    DECIDING,
+    PLACE,
+    SCORING,
+    SEARCHING,
+    WHAT,
+    Bundle,
+    Force,
+    Json,
+    Memory,
+    Model,
+    Provider,
+    Quiet,
+    Reference,
+    Report,
+    Threads,
+    needing,
+    one_of,
+    option,
+    show,
+)
+from qsched_edge.evaluate.settings import EvaluationSettings
+
+EVALUATION, JUDGING, CALIBRATION = EvaluationSettings(), Judging(), CalibrationSettings()
+EVERY_GROUP: list[str] = []
+
+
+def evaluate(
+    bundle: Bundle,
+    output: Report,
+    prompts: Annotated[Path | None, option("Held-out prompts (default: the recipe's).", WHAT)] = None,
+    model: Model = None,
+    reference: Reference = None,
+    count: Annotated[int, option("Number of prompts.", SCORING)] = EVALUATION.prompts,
+    seeds: Annotated[int, option("Seeds per prompt.", SCORING)] = EVALUATION.seeds,
+    steps: Annotated[int | None, option("Step count to evaluate (default: the bundle's).", SCORING)] = EVALUATION.steps,
+    provider: Provider = CPU,
+    force: Force = False,
+    quiet: Quiet = False,
+    as_json: Json = False,
+) -> None:
+    """The four cells {full precision, quantized} x {c = 1, calibrated}, with paired intervals and pictures."""
+    settings = EvaluationSettings(prompts=count, seeds=seeds, steps=steps, place=Place(providers=tuple(provider)))
+    with needing("evaluate"):
+        from qsched_edge.evaluate.run import evaluate as run_evaluation
+        from qsched_edge.evaluate.run import text_table
+    report = run_evaluation(bundle, output, settings, prompts, model, force, quiet, reference)
+    show(report, as_json, text_table(report) + f"\n{output / 'report.html'}")
+
+
+def ablate(
+    bundles: Annotated[list[Path], typer.Argument(help="Folders of bundles, such as W4A16 and W3A16 of one model.")],
+    output: Report,
+    model: Model = None,
+    reference: Reference = None,
+    points: Annotated[
+        int, option("Grid points per axis; the grid's passes are every search's budget.", SEARCHING)
+    ] = CALIBRATION.points,
+    budget: Annotated[
+        str, option("Another budget for all but the grid: passes (20000) or time (5m).", SEARCHING)
+    ] = CALIBRATION.budget,
+    iterations: Annotated[int, option("Gradient iterations.", SEARCHING)] = CALIBRATION.iterations,
+    rows: Annotated[
+        list[str], one_of(GROUPS, "Groups of rows; repeat for several (default: all).", SEARCHING, "--rows")
+    ] = EVERY_GROUP,
+    seed: Annotated[int, option("Seed of all noise and choices, 0 to 99.", SEARCHING)] = CALIBRATION.seed,
+    k: Annotated[float, option("JAQ = TC + k IQ.", SCORING)] = CALIBRATION.k,
+    fit_prompts: Annotated[int, option("Prompts to fit on.", SCORING)] = CALIBRATION.fit_prompts,
+    heldout_prompts: Annotated[int, option("Held-out prompts that measure.", SCORING)] = CALIBRATION.heldout_prompts,
+    judge_prompts: Annotated[
+        int, option("Held-out prompts for the second judge; 0 asks none.", DECIDING)
+    ] = JUDGING.prompts,
+    judge_seeds: Annotated[int, option("Noise seeds for each of them.", DECIDING)] = JUDGING.seeds,
+    device: Annotated[str, one_of(PROVIDERS, "For network and scorer alike.", PLACE)] = CALIBRATION.place.device,
+    memory: Memory = CALIBRATION.place.memory,
+    threads: Threads = CALIBRATION.place.threads,
+    force: Force = False,
+    quiet: Quiet = False,
+    as_json: Json = False,
+) -> None:
+    """What each search, loss, column and number of prompts is worth: held-out gains, curves and pictures."""
+    calibration = CalibrationSettings(
+        points=points,
+        budget=budget,
+        iterations=iterations,
+        fit_prompts=fit_prompts,
+        heldout_prompts=heldout_prompts,
+        k=k,
+        seed=seed,
+        reference=reference,
+        place=Place(device=device, memory=memory, threads=threads),
+    )
+    judging = Judging(prompts=judge_prompts, seeds=judge_seeds)
+    settings = AblationSettings(calibration=calibration, judging=judging, groups=tuple(rows or GROUPS))
+    with needing("evaluate"):
+        from qsched_edge.ablate.run import ablate as run_ablation
+        from qsched_edge.ablate.run import text_table
+    report = run_ablation(bundles, output, settings, model, force, quiet)
+    show(report, as_json, text_table(report) + f"\n{output / 'report.html'}")

@@ -1,0 +1,25 @@
+"""What an evaluation is asked to do, checked before anything is read."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from qsched_edge import noise
+from qsched_edge.calibrate.place import Place
+from qsched_edge.errors import RequestError
+
+
+@dataclass(frozen=True)
+class EvaluationSettings:
+    """`prompts` held-out prompts, each with `seeds` noises; `steps` of the bundle's schedules (None: its default)."""
+
+    prompts: int = 64
+    seeds: int = 3
+    steps: int | None = None
+    place: Place = field(default_factory=Place)
+
+    def __post_init__(self) -> None:
+        if self.prompts < 2 or self.seeds < 1:
+            raise RequestError(f"{self.prompts} prompts x {self.seeds} seeds give no interval: use 2 prompts or more")
+        noise.check_prompts("prompts", self.prompts)
+        noise.check_noises("seeds", self.seeds)

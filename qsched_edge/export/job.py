@@ -1,0 +1,95 @@
+"""One export as a value: the model, what is asked of it, and all that its small files say."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from qsched_runtime.schedule import ScheduleTable
+
+from qsched_edge.bundle.sources import source_hashes
+from qsched_edge.capture.graph import Captured
+from qsched_edge.checkpoint.lora import FusedWeights, lora_components
+from qsched_edge.checkpoint.recipes import ModelSpec
+from qsched_edge.checkpoint.schedule import probe
+from qsched_edge.checkpoint.weights import Weights, weight_files
+from qsched_edge.export.check import check_recipe
+from qsched_edge.export.settings import ExportSettings
+from qsched_edge.pipelines import ComponentPlan, Layout, layout_of
+from qsched_edge.pipelines.tokenizers import Tokenizer, load_tokenizers
+from qsched_edge.precision import Scheme
+from qsched_edge.prompts import PromptSet
+
+
+@dataclass(frozen=True)
+class ExportJob:
+    """`tokenizers` and `schedules` are read and checked, `sources` are the hashes of all weight files; `prompts` is
+    None where nothing is observed; `graphs` are the components traced so far."""
+
+    spec: ModelSpec
+    settings: ExportSettings
+    layout: Layout
+    scheduler: Mapping[str, Any]
+    schedules: Mapping[int, ScheduleTable]
+    tokenizers: Mapping[str, Tokenizer]
+    sources: Mapping[str, str]
+    prompts: PromptSet | None
+    quiet: bool = False
+    graphs: dict[str, Captured] = field(default_factory=dict, compare=False, repr=False)
+    copies: bool = False
+
+    @property
+    def backbone(self) -> ComponentPlan:
+        (plan,) = (c for c in self.layout.components if c.name == self.layout.backbone)
+        return plan
+
+    @property
+    def watched(self) -> dict[str, Any] | None:
+        """What provenance says of the prompts that were observed."""
+        return self.prompts.record(self.settings.observed.count) if self.prompts else None
+
+    def scheme(self, component: str, weight: str, kind: str = "", bits: int | None = None) -> Scheme:
+        return self.settings.scheme(self.spec.recipe, component, weight, kind, bits)
+
+    def weights(self, plan: ComponentPlan) -> Weights:
+        """The component's tensors, with the recipe's LoRA fused in where it has one for them."""
+        base = Weights(weight_files(plan.source, self.spec.recipe.variant), plan.prefixes, plan.aliases)
+        lora = self.spec.lora_file()
+        if lora is None or plan.component not in lora_components(lora):
+            return base
+        return FusedWeights(base, lora, plan.component, self.spec.recipe.lora_scale)
+
+    def captured(self, plan: ComponentPlan) -> Captured:
+        """The component's weightless graph, traced once. Who writes it uses it up; the one that ships is the original,
+        since a copy counts the names of new nodes from another number."""
+        if plan.name not in self.graphs:
+            self.graphs[plan.name] = captured_of(plan)
+        return self.graphs[plan.name].copy() if self.copies else self.graphs[plan.name]
+
+    def with_layers(self, layers: Mapping[str, int]) -> ExportJob:
+        """The same with widths chosen weight by weight."""
+        return replace(self, spec=replace(self.spec, recipe=replace(self.spec.recipe, layers=layers)))
+
+    def in_full(self) -> ExportJob:
+        """The same model in 32 bits, which observes nothing; it shares what was traced."""
+        settings = ExportSettings(32, choices=self.settings.choices, ram=self.settings.ram)
+        return replace(self.with_layers({}), settings=settings, prompts=None, copies=True)
+
+
+def captured_of(plan: ComponentPlan) -> Captured:
+    return plan.capture()
+
+
+def job_of(spec: ModelSpec, settings: ExportSettings, quiet: bool) -> ExportJob:
+    """Everything that can be refused without reading a weight, is refused here."""
+    layout = layout_of(spec, settings.choices)
+    check_recipe(spec, layout_of(spec, replace(settings.choices, encoder=True)))
+    scheduler = spec.scheduler_config()
+    schedules = {steps: probe(scheduler, steps, layout.sampling) for steps in spec.recipe.steps}
+    tokenizers = load_tokenizers(spec, layout)
+    prompts = settings.observed.prompt_set(spec) if settings.observes else None
+    if prompts:
+        prompts.first(settings.observed.count)  # too few of them are found out before the weights are hashed
+    sources = source_hashes(spec, layout)
+    return ExportJob(spec, settings, layout, scheduler, schedules, tokenizers, sources, prompts, quiet)
