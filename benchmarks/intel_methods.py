@@ -31,12 +31,13 @@ from benchmarks.remembered import captures_remembered
 from qsched_edge.calibrate.inputs import judge_of
 from qsched_edge.checkpoint.recipes import ModelSpec, read_json, resolve
 from qsched_edge.evaluate import cells
-from qsched_edge.evaluate.contrasts import differences, flat
+from qsched_edge.evaluate.contrasts import differences
 from qsched_edge.evaluate.run import classifier_of
 from qsched_edge.evaluate.sizes import fp16_bytes
 from qsched_edge.export.run import export
 from qsched_edge.export.settings import ExportSettings
 from qsched_edge.foreign.inspection import inspect
+from qsched_edge.jaq.frechet import flat
 from qsched_edge.observe.observation import write_feeds
 from qsched_edge.observe.settings import ObservedPrompts
 from qsched_edge.prompts import read_prompts

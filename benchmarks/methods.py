@@ -28,12 +28,13 @@ from qsched_edge.bundle import write as bundles
 from qsched_edge.calibrate.inputs import judge_of
 from qsched_edge.checkpoint.recipes import ModelSpec, read_json, resolve
 from qsched_edge.evaluate import cells
-from qsched_edge.evaluate.contrasts import differences, flat
+from qsched_edge.evaluate.contrasts import differences
 from qsched_edge.evaluate.run import classifier_of
 from qsched_edge.evaluate.sizes import fp16_bytes
 from qsched_edge.export.run import export
 from qsched_edge.export.settings import ExportSettings, target_of
 from qsched_edge.intervals import paired_difference
+from qsched_edge.jaq.frechet import flat
 from qsched_edge.observe.observation import Observation, write_feeds, write_moments
 from qsched_edge.observe.settings import ObservedPrompts
 from qsched_edge.precision import CHANNEL

@@ -55,6 +55,14 @@ def test_runtime_imports_numpy_onnxruntime_and_the_standard_library_only() -> No
     assert foreign <= {"numpy", "cython_runtime", "onnxruntime", "qsched_runtime"}, foreign
 
 
+def test_onnxruntime_is_told_not_to_report_home_before_it_is_imported() -> None:
+    code = "import qsched_runtime.sessions, os; print(os.environ['ORT_DISABLE_TELEMETRY'])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert done.stdout == "1\n"
+    first = (RUNTIME / "__init__.py").read_text().index("ORT_DISABLE_TELEMETRY")
+    assert first < (RUNTIME / "__init__.py").read_text().index("import_module(f")
+
+
 def test_command_line_starts_without_heavy_packages() -> None:
     start = "import qsched_edge.cli.app as c\ntry:\n c.app()\nexcept SystemExit: pass"
     code = f"import sys\nsys.argv[1:] = ['--help']\n{start}"

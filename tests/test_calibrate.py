@@ -32,9 +32,9 @@ from qsched_edge.checkpoint.recipes import resolve
 from qsched_edge.errors import BundleError, PromptsError, RequestError
 from qsched_edge.evaluate import run as evaluation
 from qsched_edge.evaluate.cells import measure
-from qsched_edge.evaluate.classifier import Classifier
 from qsched_edge.evaluate.settings import EvaluationSettings
 from qsched_edge.intervals import Interval
+from qsched_edge.jaq.concepts import Classifier
 from qsched_edge.jaq.loss import Scores
 from qsched_edge.jaq.settings import TermSettings
 from qsched_edge.jaq.terms import TERMS, Seen, Term

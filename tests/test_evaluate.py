@@ -11,10 +11,10 @@ from conftest import ROOT, cli
 from qsched_edge.ablate.judged import closed
 from qsched_edge.calibrate.registries import SEARCHES
 from qsched_edge.errors import MetricError
-from qsched_edge.evaluate.classifier import Classifier
-from qsched_edge.evaluate.frechet import Frechet, Gaussian
 from qsched_edge.evaluate.page import difference
 from qsched_edge.intervals import interval, paired_difference
+from qsched_edge.jaq.concepts import Classifier
+from qsched_edge.jaq.frechet import Frechet, Gaussian
 
 GROUPS = ("searches at equal passes", "loss", "columns", "fitting prompts")
 

@@ -12,10 +12,10 @@ from qsched_runtime import manifest as manifests
 
 from qsched_edge.bundle.write import coefficients_json, write_coefficients
 from qsched_edge.evaluate.cells import Cell, last_latents, metric_names
-from qsched_edge.evaluate.contrasts import BEYOND, CELLS, compared, differences, flat
-from qsched_edge.evaluate.frechet import Frechet, Gaussian
+from qsched_edge.evaluate.contrasts import BEYOND, CELLS, compared, differences
 from qsched_edge.evaluate.run import text_table
 from qsched_edge.intervals import interval, paired_difference
+from qsched_edge.jaq.frechet import Frechet, Gaussian, flat
 
 
 def cell(rng: np.random.Generator, shift: float) -> Cell:

@@ -13,7 +13,7 @@ import torch
 from diffusers import DDIMScheduler, LatentConsistencyModelPipeline, StableDiffusionPipeline
 from PIL import Image
 
-from qsched_edge.evaluate.classifier import Classifier
+from qsched_edge.jaq.concepts import Classifier
 from training import evaluator, publish, teacher
 from training.captions import HERE, STYLES, Combination, combinations, concepts
 from training.drawings import SIDE, Drawings

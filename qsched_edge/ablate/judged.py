@@ -18,9 +18,10 @@ from qsched_runtime import Coefficients, Sampler
 from qsched_edge.calibrate.pictures import key_of
 from qsched_edge.evaluate import run as evaluation
 from qsched_edge.evaluate.cells import Cell
-from qsched_edge.evaluate.classifier import Classifier
-from qsched_edge.evaluate.contrasts import Sampled, contrast, flat
+from qsched_edge.evaluate.contrasts import Sampled, contrast
 from qsched_edge.intervals import percentiles, resamples
+from qsched_edge.jaq.concepts import Classifier
+from qsched_edge.jaq.frechet import flat
 from qsched_edge.jaq.judge import Judge
 from qsched_edge.jaq.loss import Loss
 from qsched_edge.work import progress

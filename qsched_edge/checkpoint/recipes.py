@@ -61,6 +61,9 @@ class Recipe:
     quality_prompts: tuple[str, str] = ("Good photo.", "Bad photo.")
     hps: str = ""
     evaluator: str = ""
+    fit: tuple[str, ...] = ()
+    gate: tuple[str, ...] = ()
+    report: tuple[str, ...] = ()
     folder: Path = Path()
 
     def path(self, relative: str) -> Path:

@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from qsched_edge.cli import bundles, calibration, graphs, reports
+from qsched_edge.cli import bundles, calibration, drawing, graphs, reports
 from qsched_edge.cli.options import Grouped
 from qsched_edge.errors import QSchedError
 
@@ -25,14 +25,27 @@ app = typer.Typer(
 )
 COMMANDS = (
     bundles.models, bundles.export, graphs.quantize, calibration.calibrate, reports.evaluate, reports.ablate,
-    bundles.run, bundles.verify, graphs.inspect,
+    drawing.run, drawing.verify, graphs.inspect,
 )  # fmt: skip
 for command in COMMANDS:
     app.command(cls=Grouped)(command)
 
 
+def print_version(wanted: bool) -> None:
+    if wanted:
+        from qsched_edge import __version__
+
+        print(f"qsched-edge {__version__}")
+        raise typer.Exit
+
+
 @app.callback()
-def options(debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False) -> None:
+def options(
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", is_eager=True, callback=print_version)
+    ] = False,
+) -> None:
     if debug:
         os.environ["QSCHED_DEBUG"] = "1"
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from qsched_runtime.devices import DEVICES
 from typer.core import TyperCommand
 
 from qsched_edge.calibrate.registries import MEMORY_MODES
@@ -65,7 +66,10 @@ Reference = Annotated[
     Path | None,
     option("32-bit bundle of the same weights (default: NAME-w32 beside it, made if missing).", WHAT),
 ]
-Provider = Annotated[list[str], option("onnxruntime provider, in order of preference.", PLACE, "--provider")]
+Device = Annotated[str, one_of(DEVICES, "Where the networks run.", PLACE, "--device")]
+Provider = Annotated[
+    list[str], option("For experts: onnxruntime's own names, in order of preference.", PLACE, "--provider")
+]
 Memory = Annotated[
     str, one_of(MEMORY_MODES, "low: keep 4-bit convolutions packed; fast: unpack them once.", PLACE, "--memory")
 ]

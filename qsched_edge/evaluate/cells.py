@@ -12,7 +12,7 @@ from qsched_runtime.image import to_uint8
 
 from qsched_edge import noise
 from qsched_edge.errors import MetricError
-from qsched_edge.evaluate.classifier import Classifier
+from qsched_edge.jaq.concepts import Classifier
 from qsched_edge.jaq.judge import Judge
 from qsched_edge.jaq.terms import picture_terms
 

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from qsched_edge.evaluate.cells import Cell, metric_names
-from qsched_edge.evaluate.frechet import Frechet
 from qsched_edge.intervals import percentiles, resamples
+from qsched_edge.jaq.frechet import Frechet, flat
 
 CELLS = ("full precision, c = 1", "full precision, calibrated", "quantized, c = 1", "quantized, calibrated")
 BASE = CELLS[2]  # differences are taken against the quantized model without coefficients
@@ -34,10 +34,6 @@ def compared(cells: Mapping[str, Cell], frechet: Frechet) -> dict[str, Any]:
             BEYOND: contrast(less(calibrated, plain), less(full_calibrated, full)),
         },
     }
-
-
-def flat(features: np.ndarray) -> np.ndarray:
-    return features.reshape(-1, features.shape[-1])
 
 
 def measures(cell: Cell, frechet: Frechet) -> Sampled:

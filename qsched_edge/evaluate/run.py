@@ -28,11 +28,11 @@ from qsched_edge.calibrate.settings import CalibrationSettings
 from qsched_edge.checkpoint.recipes import ModelSpec
 from qsched_edge.errors import MetricError
 from qsched_edge.evaluate.cells import Cell, measure
-from qsched_edge.evaluate.classifier import Classifier
 from qsched_edge.evaluate.contrasts import CELLS, compared
 from qsched_edge.evaluate.settings import EvaluationSettings
 from qsched_edge.export.run import export
 from qsched_edge.export.settings import ExportSettings
+from qsched_edge.jaq.concepts import Classifier
 from qsched_edge.jaq.judge import Judge
 from qsched_edge.jaq.terms import TERMS, picture_terms
 from qsched_edge.prompts import read_prompts

@@ -35,10 +35,16 @@ class Judge:
     ) -> Scores:
         """The same for the sampler's images float32 [B, 3, H, W] in -1..1 and latents [B, C, h, w]; pictures or terms
         that are not finite give NaN."""
+        return self.of_unit(np.clip(images / 2 + 0.5, 0, 1), prompts, latents, target)
+
+    def of_unit(
+        self, images: np.ndarray, prompts: Sequence[str], latents: np.ndarray, target: np.ndarray | None = None
+    ) -> Scores:
+        """The same for images in 0..1."""
         import torch
 
         with torch.no_grad():
-            unit, last = (torch.from_numpy(v).to(self.device) for v in (np.clip(images / 2 + 0.5, 0, 1), latents))
+            unit, last = (torch.from_numpy(v).to(self.device) for v in (images, latents))
             goal = None if target is None else torch.from_numpy(target).to(self.device)
             found = self.terms(Seen(unit, prompts, last.double(), goal))
             return Scores({name: values.double().cpu().numpy() for name, values in found.items()})

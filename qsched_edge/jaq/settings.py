@@ -1,4 +1,4 @@
-"""Which metrics make JAQ."""
+"""Which metrics make JAQ, and which model a judge looks through."""
 
 from __future__ import annotations
 
@@ -23,3 +23,13 @@ class TermSettings:
         if not self.scorer:
             raise MetricError("the recipe names no scorer: add scorer = FOLDER of an open_clip model")
         return Path(self.scorer)
+
+
+@dataclass(frozen=True)
+class JudgeSource:
+    """`what` names the model of a judge (a folder, a file, a hub id or a name that the judge knows; empty: its own
+    default); `device` is torch's name; `terms` are the metrics of the loss, for the judge that reports them."""
+
+    what: str = ""
+    device: str = "cpu"
+    terms: TermSettings = TermSettings()

@@ -10,6 +10,7 @@ from typing import Any
 
 from qsched_runtime.errors import BundleError, RequestError
 from qsched_runtime.noise import ALGORITHM
+from qsched_runtime.request import MOST_PIXELS, integer
 from qsched_runtime.schedule import COLUMNS, Coefficients, ScheduleTable
 
 FORMAT, VERSION, BIAS_VERSION = "qsched-bundle", 1, 2  # 2: a schedule has a bias
@@ -66,7 +67,7 @@ class LatentSpec:
         """[C, h, w] for a picture of `height` x `width` pixels; RequestError if the network cannot take it."""
         grid = self.pixels_per_latent * self.multiple_of
         for name, pixels in (("height", height), ("width", width)):
-            if pixels is not None and (pixels <= 0 or pixels % grid):
+            if pixels is not None and integer(name, pixels, 1, MOST_PIXELS) % grid:
                 raise RequestError(f"{name} {pixels} does not fit this model: use a multiple of {grid}")
         sides = (height or self.height * self.pixels_per_latent, width or self.width * self.pixels_per_latent)
         return (self.channels, *(side // self.pixels_per_latent for side in sides))  # type: ignore[return-value]

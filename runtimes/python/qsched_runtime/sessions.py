@@ -9,10 +9,18 @@ from pathlib import Path
 import numpy as np
 import onnxruntime as ort
 
+from qsched_runtime.devices import DEVICES
 from qsched_runtime.errors import BundleError, ProviderError
 
 Feeds = dict[str, np.ndarray]
 DTYPES = {"float": np.float32, "float16": np.float16, "int64": np.int64, "int32": np.int32}
+
+
+def providers_of(device: str) -> tuple[str, ...]:
+    """onnxruntime's provider of a device; ProviderError for a name that is none."""
+    if device not in DEVICES:
+        raise ProviderError(f"device {device!r} is unknown: use one of {', '.join(DEVICES)}")
+    return (DEVICES[device],)
 
 
 def check_providers(providers: Sequence[str]) -> None:

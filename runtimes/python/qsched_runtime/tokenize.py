@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from functools import lru_cache
 from itertools import chain, groupby, pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from qsched_runtime.errors import BundleError
 from qsched_runtime.manifest import TokenizerSpec
@@ -30,7 +30,14 @@ def byte_alphabet() -> dict[int, str]:
 
 ALPHABET = byte_alphabet()
 Pairs = list[tuple[str, str]]
-Tokenizer = Callable[[str], list[int]]
+
+
+class Tokenizer(Protocol):
+    """`tokenizer(prompt)` gives ids of a fixed length; `left_out(prompt)` says how many ids did not fit."""
+
+    def __call__(self, prompt: str) -> list[int]: ...
+
+    def left_out(self, prompt: str) -> int: ...
 
 
 class ClipTokenizer:
@@ -51,9 +58,15 @@ class ClipTokenizer:
         self._bpe = lru_cache(maxsize=65536)(self._merge)
 
     def __call__(self, prompt: str) -> list[int]:
-        ids = [i for part in self.split_written(prompt) for i in self._ids(part)][: self.spec.length - 2]
-        ids = [self.spec.bos_id, *ids, self.spec.eos_id]
+        ids = [self.spec.bos_id, *self._all_ids(prompt)[: self.spec.length - 2], self.spec.eos_id]
         return ids + [self.spec.pad_id] * (self.spec.length - len(ids))
+
+    def left_out(self, prompt: str) -> int:
+        """How many of the prompt's ids are beyond `length`."""
+        return max(0, len(self._all_ids(prompt)) - (self.spec.length - 2))
+
+    def _all_ids(self, prompt: str) -> list[int]:
+        return [i for part in self.split_written(prompt) for i in self._ids(part)]
 
     def _ids(self, part: str) -> list[int]:
         if part in self.written:

@@ -33,8 +33,15 @@ class UnigramTokenizer:
         self.trie, self.texts = trie or [0] * 256, charsmap[size + 4 :]
 
     def __call__(self, prompt: str) -> list[int]:
-        ids = [i for part in self.written.split(prompt) for i in self._ids(part)][: self.length - 1]
+        ids = self._all_ids(prompt)[: self.length - 1]
         return [*ids, self.eos_id] + [self.pad_id] * (self.length - 1 - len(ids))
+
+    def left_out(self, prompt: str) -> int:
+        """How many of the prompt's ids are beyond `length`."""
+        return max(0, len(self._all_ids(prompt)) - (self.length - 1))
+
+    def _all_ids(self, prompt: str) -> list[int]:
+        return [i for part in self.written.split(prompt) for i in self._ids(part)]
 
     def _ids(self, part: str) -> list[int]:
         if part in self.added:

@@ -6,6 +6,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from qsched_edge.jaq.judges import Reading
+
+FEW = 200  # resamples: each takes an eigenvalue decomposition
+
 
 @dataclass(frozen=True)
 class Gaussian:
@@ -40,3 +44,26 @@ class Frechet:
         cross = np.sqrt(np.clip(product, 0, None)).sum()
         offset = ((g.mean - self.reference.mean) ** 2).sum()
         return float(offset + np.trace(g.covariance) + np.trace(self.reference.covariance) - 2 * cross)
+
+
+@dataclass(frozen=True)
+class FrechetDistance:
+    """To reference pictures, or where there are none to full precision's; of the first FEW rows."""
+
+    reading: Reading
+    reference: Frechet | None = None
+
+    @property
+    def needs_beside(self) -> bool:
+        return self.reference is None
+
+    def resampled(self, features: np.ndarray, beside: np.ndarray | None, rows: np.ndarray) -> np.ndarray:
+        """float64 [min(R, FEW)]."""
+        frechet = self.reference or Frechet(Gaussian.of(flat(beside)))
+        return np.array([frechet(flat(features[some])) for some in rows[:FEW]])
+
+
+def flat(features: np.ndarray | None) -> np.ndarray:
+    """[P, S, D] -> [P S, D]."""
+    assert features is not None
+    return features.reshape(-1, features.shape[-1])
