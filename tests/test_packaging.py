@@ -1,6 +1,7 @@
 """The built wheel, an embedding app's bare environment, and that editable and wheel installs agree."""
 
 import json
+import os
 import subprocess
 import sys
 import zipfile
@@ -9,6 +10,9 @@ from pathlib import Path
 import pytest
 from conftest import ROOT, cli
 from packaging.requirements import Requirement
+
+
+ALONE = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}  # the wheel, and no checkout
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +37,7 @@ def embedded(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def run(python: Path, code: str, *arguments: object) -> str:
     command = [str(python), "-c", code, *map(str, arguments)]
-    return subprocess.run(command, check=True, capture_output=True, text=True, cwd="/").stdout
+    return subprocess.run(command, check=True, capture_output=True, text=True, cwd="/", env=ALONE).stdout
 
 
 def test_wheel_holds_two_packages_and_the_data(wheel: Path) -> None:
@@ -82,7 +86,7 @@ def test_embedding_app_draws_the_same_png(embedded: Path, bundles: dict[int, Pat
 
 def test_command_without_its_packages_names_the_pip_command(embedded: Path, wheel: Path) -> None:
     command = [str(embedded.parent / "qsched-edge"), "models"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=ALONE)
     assert done.returncode == 1
     assert done.stderr.strip() == f'error: the command line needs typer: pip install "{wheel}[cli]"'
 
@@ -114,16 +118,20 @@ def test_commands_name_the_smallest_extra_and_where_it_is(
         "evaluate": ("evaluate", bundles[4], "-o", tmp_path / "report"),
     }
     for extra, arguments in asked.items():
-        done = subprocess.run([command, *map(str, arguments)], capture_output=True, text=True, check=False, cwd="/")
+        done = subprocess.run(
+            [command, *map(str, arguments)], capture_output=True, text=True, check=False, cwd="/", env=ALONE
+        )
         assert done.returncode == 1
         assert done.stderr.startswith("error: this command needs ")
         assert done.stderr.endswith(f': pip install "{wheel}[{extra}]"\n')
     assert list(tmp_path.iterdir()) == []
     for arguments in (("verify", bundles[4]), ("run", bundles[4], "-p", "x", "-o", tmp_path / "x.png"), ("models",)):
-        subprocess.run([command, *map(str, arguments)], check=True, capture_output=True, cwd="/")
+        subprocess.run([command, *map(str, arguments)], check=True, capture_output=True, cwd="/", env=ALONE)
 
 
 def test_the_embedded_model_outside_a_checkout_says_how(command: Path) -> None:
-    done = subprocess.run([command, "export", "-m", "emoji"], capture_output=True, text=True, check=False, cwd="/")
+    done = subprocess.run(
+        [command, "export", "-m", "emoji"], capture_output=True, text=True, check=False, cwd="/", env=ALONE
+    )
     assert done.returncode == 1
     assert "is in the repository, not in the wheel: give -m CHECKOUT/export/emoji.toml" in done.stderr
