@@ -11,7 +11,6 @@ import pytest
 from conftest import ROOT, cli
 from packaging.requirements import Requirement
 
-
 ALONE = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}  # the wheel, and no checkout
 
 
