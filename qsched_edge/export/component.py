@@ -14,7 +14,7 @@ from qsched_edge.errors import QuantizeError, RecipeError, unknown_name
 from qsched_edge.export.job import ExportJob
 from qsched_edge.observe.observation import MomentsOf, Observation
 from qsched_edge.pipelines import ComponentPlan
-from qsched_edge.quantize.encode import SMALL
+from qsched_edge.quantize.layers.other import SMALL_WEIGHT
 from qsched_edge.quantize.methods import quantizer_of
 from qsched_edge.quantize.resident import file_bytes, resident_if_large
 from qsched_edge.quantize.rewrite import GRAPH, REPORT, Layer, write_graph
@@ -44,7 +44,7 @@ def write_component(job: ExportJob, plan: ComponentPlan, moments_of: MomentsOf, 
             moments_of,
         )
     shutil.copyfile(plan.source / "config.json", folder / "config.json")
-    kept = {layer.name: layer.precision for layer in layers if prod(layer.shape) >= SMALL}
+    kept = {layer.name: layer.precision for layer in layers if prod(layer.shape) >= SMALL_WEIGHT}
     write_json(folder / REPORT, {"precision": precision_of(layers), "outputs": captured.outputs, "layers": kept})
     say_memory(plan.name, folder / GRAPH, settings.ram)
 
