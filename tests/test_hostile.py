@@ -110,6 +110,7 @@ MANIFESTS: dict[str, tuple[Callable[[Raw], Any], str]] = {
         "has other inputs or outputs than",
     ),
     "length": (lambda r: r["tokenizers"]["tokenizer"].update(length=10**9), "length is out of range"),
+    "no first token": (lambda r: r["tokenizers"]["tokenizer"].update(bos_id=-1), "has the bos_id -1"),
     "controls": (lambda r: r["components"]["unet"].update(file="unet/\x1b[2Jx\n\0"), "no plain name"),
     "long": (lambda r: r["components"]["unet"].update(file="x/" * 2000), "leaves the bundle"),
     "list": (lambda r: r.update(calibration=[]), "calibration must be object"),

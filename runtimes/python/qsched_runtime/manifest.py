@@ -179,6 +179,9 @@ def check_names(manifest: Manifest) -> None:
         name = getattr(manifest, role)
         if name is not None and name not in manifest.components:
             raise BundleError(f"the {role} {name!r} is none of the components: make the bundle again")
+    for name, tokenizer in manifest.tokenizers.items():
+        if tokenizer.kind == "clip" and tokenizer.bos_id < 0:  # a unigram tokenizer has none: -1
+            raise BundleError(f"{name} has the bos_id {tokenizer.bos_id}: make the bundle again")
     if manifest.default_steps not in manifest.schedules:
         raise BundleError(f"there is no schedule for the default of {manifest.default_steps} steps: make it again")
 
