@@ -6,6 +6,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -393,13 +394,13 @@ def mutate(data: st.DataObject, raw: Any) -> None:
         container, key = data.draw(st.sampled_from(places(raw)))
         action = data.draw(st.sampled_from(["replace", "remove", "add"]))
         if action == "replace":
-            container[key] = data.draw(VALUES)
+            container[key] = deepcopy(data.draw(VALUES))
         elif action == "remove" and len(places(raw)) > 1:
             del container[key]
         elif isinstance(container, dict):
-            container[data.draw(st.sampled_from(["x", "4", "", "a" * 300]))] = data.draw(VALUES)
+            container[data.draw(st.sampled_from(["x", "4", "", "a" * 300]))] = deepcopy(data.draw(VALUES))
         else:
-            container.append(data.draw(VALUES))
+            container.append(deepcopy(data.draw(VALUES)))
         if not places(raw):
             return
 

@@ -43,17 +43,17 @@ def hub_id(text: str) -> HubId | None:
 
 
 @cache
-def fetch(source: HubId, variant: str = "", whole: bool = False) -> Path:
+def fetch(source: HubId, variant: str = "", whole: bool = False, without: tuple[str, ...] = ()) -> Path:
     """The local folder of a repository or the local file it names; downloads what is missing.
 
-    Of a pipeline only the components' weights are taken, with `whole` those at the root: files of `variant` where
-    there are any, else plain ones, which is said. HF_HOME, HF_TOKEN, HF_HUB_OFFLINE and HF_ENDPOINT mean what they
-    mean everywhere.
+    Of a pipeline only the components' weights are taken, but for those `without`, with `whole` those at the root: files
+    of `variant` where there are any, else plain ones, which is said. HF_HOME, HF_TOKEN, HF_HUB_OFFLINE and HF_ENDPOINT
+    mean what they mean everywhere.
     """
     if source.file:
         return downloaded(source, [])
     folder = downloaded(source, TEXTS)
-    components = [""] if whole else components_of(folder)
+    components = [""] if whole else [name for name in components_of(folder) if name not in without]
     for choice in dict.fromkeys((variant, "", "fp16")):  # the order of weight_files
         lacking = [name for name in components if not has_weights(folder / name, variant)]
         if not lacking:

@@ -24,8 +24,8 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 COMMANDS = (
-    bundles.models, bundles.export, graphs.quantize, calibration.calibrate, reports.evaluate, reports.ablate,
-    drawing.run, drawing.verify, graphs.inspect,
+    bundles.models, bundles.recipe, bundles.export, graphs.quantize, calibration.calibrate, reports.evaluate,
+    reports.ablate, drawing.run, drawing.verify, graphs.inspect,
 )  # fmt: skip
 for command in COMMANDS:
     app.command(cls=Grouped)(command)

@@ -10,6 +10,7 @@ from math import prod
 from pathlib import Path
 
 from qsched_edge.checkpoint.recipes import read_json
+from qsched_edge.checkpoint.weights import check_cover
 from qsched_edge.errors import QuantizeError, RecipeError, unknown_name
 from qsched_edge.export.job import ExportJob
 from qsched_edge.observe.observation import MomentsOf, Observation
@@ -32,6 +33,7 @@ def write_component(job: ExportJob, plan: ComponentPlan, moments_of: MomentsOf, 
     settings = job.settings
     check_weights(job.spec.recipe.layers, plan.name, captured.weight_names)
     weights = job.weights(plan)
+    check_cover(weights, captured.weight_names, f"{plan.source}, {plan.component}")
     total = sum(2 * prod(weights.shape(name)) for name in captured.weight_names)
     with progress.bar(f"{plan.name} {settings.precision}", total, "B", job.quiet) as advance:
         layers = write_graph(
