@@ -119,6 +119,29 @@ def test_run_warns_of_prompts_that_are_cut(bundles: dict[int, Path], tmp_path: P
     assert "tokens of the prompt 'apple apple" in done.stderr
 
 
+@pytest.mark.parametrize(
+    "model", ["sd-turbo", "stabilityai/sd-turbo", "stabilityai/sd-turbo@b261bac6fd2cf515557d5d0707481eafa0485ec2"]
+)
+def test_a_hub_out_of_reach_is_one_line(model: str, tmp_path: Path) -> None:
+    nowhere = {**os.environ, "HF_ENDPOINT": "http://127.0.0.1:9", "HF_HOME": str(tmp_path), "HF_HUB_OFFLINE": "0"}
+    command = [sys.executable, "-m", "qsched_edge", "export", "-m", model, "-o", str(tmp_path / "x")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT, env=nowhere)
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("error: stabilityai/sd-turbo@")
+    assert "cannot be fetched from the hub and is not in its cache" in line
+    assert not (tmp_path / "x").exists()
+
+
+def test_what_nobody_foresaw_is_one_printable_line() -> None:
+    from qsched_edge.cli.app import one_line, text_of
+
+    line = one_line(text_of(RuntimeError("a\x1b[31mb\nc\0" + "x" * 9_000)))
+    assert line.startswith("unexpected RuntimeError: a [31mb c xxx")
+    assert len(line) == 600
+    assert "--debug before the command" in text_of(KeyError("x"))
+
+
 def test_version_short_help_and_completion() -> None:
     from qsched_edge import __version__
 

@@ -187,7 +187,7 @@ def locate(recipe: Recipe, source: str) -> Path:
         raise RecipeError(
             f"{recipe.name}: {path} does not exist"
             + (
-                "; the embedded model ships with the repository, not with the wheel"
+                "; the embedded model is in the repository, not in the wheel: give -m CHECKOUT/export/emoji.toml"
                 if embedded
                 else f", and {source!r} is no hub id (OWNER/NAME[@REVISION][/FILE])"
             )

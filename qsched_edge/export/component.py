@@ -28,7 +28,9 @@ UNPACKED = 2  # a running bundle takes about this many times its files
 
 def write_component(job: ExportJob, plan: ComponentPlan, moments_of: MomentsOf, folder: Path) -> None:
     """model.onnx, model.onnx_data, config.json and a report of the precisions in `folder`."""
-    captured, settings = job.captured(plan), job.settings
+    with progress.saying(f"tracing {plan.name}", job.quiet):
+        captured = job.captured(plan)
+    settings = job.settings
     check_weights(job.spec.recipe.layers, plan.name, captured.weight_names)
     weights = job.weights(plan)
     check_cover(weights, captured.weight_names, f"{plan.source}, {plan.component}")

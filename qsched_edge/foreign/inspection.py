@@ -10,6 +10,7 @@ from typing import Any
 
 import onnx_ir as ir
 from qsched_runtime import manifest as manifests
+from qsched_runtime.sampler import check_graphs
 
 from qsched_edge.checkpoint.recipes import read_json
 from qsched_edge.errors import WeightsError
@@ -61,7 +62,9 @@ class Inspection:
 def inspect(target: Path) -> Inspection:
     """Read an ONNX file or a bundle's folder; raises WeightsError or BundleError if it is neither."""
     if target.is_dir():
-        components = manifests.read(target).components
+        manifest = manifests.read(target)
+        check_graphs(target, manifest, "any")
+        components = manifest.components
         found = [
             graph_summary(name, target / c.file, names_in(target / c.file).get("layers", {}))
             for name, c in components.items()
