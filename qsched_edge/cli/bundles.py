@@ -79,7 +79,8 @@ def models(as_json: Json = False) -> None:
         }
         for r in recipes
     ]
-    show(rows, as_json, "\n".join(f"{r['name']:20} {r['license']:14} {r['title']}" for r in rows))
+    name, license_ = (max(len(r[key]) for r in rows) for key in ("name", "license"))
+    show(rows, as_json, "\n".join(f"{r['name']:{name}} {r['license']:{license_}} {r['title']}" for r in rows))
 
 
 def recipe(
