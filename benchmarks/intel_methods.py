@@ -26,18 +26,15 @@ from qsched_runtime import Coefficients, Sampler
 from qsched_runtime import manifest as manifests
 from qsched_runtime.sessions import Feeds, Graph
 
-from benchmarks.methods import interval, relative_errors
+from benchmarks.methods import asked_of, interval, relative_errors, sampled
 from benchmarks.remembered import captures_remembered
-from qsched_edge.calibrate.inputs import judge_of
 from qsched_edge.checkpoint.recipes import ModelSpec, read_json, resolve
 from qsched_edge.evaluate import cells
-from qsched_edge.evaluate.contrasts import differences
-from qsched_edge.evaluate.run import classifier_of
+from qsched_edge.evaluate.contrasts import contrast
 from qsched_edge.evaluate.sizes import fp16_bytes
 from qsched_edge.export.run import export
 from qsched_edge.export.settings import ExportSettings
 from qsched_edge.foreign.inspection import inspect
-from qsched_edge.jaq.frechet import flat
 from qsched_edge.observe.observation import write_feeds
 from qsched_edge.observe.settings import ObservedPrompts
 from qsched_edge.prompts import read_prompts
@@ -119,8 +116,8 @@ def write_row(study: Study, row: Row, folder: Path) -> None:
 
 
 def by_neural_compressor(study: Study, row: Row, folder: Path) -> onnx.ModelProto:
-    source = whole_graph.prepared(study.graph, folder / "whole.onnx")
-    config = dict(row.config) | {"op_name_dict": dict.fromkeys(source.operators(study.kept), whole_graph.FLOAT)}
+    source = whole_graph.compressor_graph(study.graph, folder / "whole.onnx")
+    config = dict(row.config) | {"op_name_dict": dict.fromkeys(source.operators(study.kept), whole_graph.KEPT_FLOAT)}
     if row.weight_only:
         weight = {"bits": 4, "group_size": 32, "scheme": "asym", "algorithm": row.weight_only}
         config |= {"approach": "weight_only", "op_type_dict": {".*": {"weight": weight}}}
@@ -128,7 +125,7 @@ def by_neural_compressor(study: Study, row: Row, folder: Path) -> onnx.ModelProt
         fed = {node.name for node in source.layers if node.input[0] in source.types}
         for name in source.operators(lambda weight: weight in fed and not study.kept(weight)):
             config["op_name_dict"][name] = {"weight": {**weight, "algorithm": "RTN"}}
-    model = whole_graph.fitted(source, config, spread(study.feeds, whole_graph.CALLS))
+    model = whole_graph.fitted(source, config, spread(study.feeds, whole_graph.SCALED_CALLS))
     source.path.unlink()
     repack(model)
     whole_graph.slim(model)
@@ -158,9 +155,9 @@ def measure(study: Study, name: str, graph: Path, folder: Path) -> None:
     errors = relative_errors(reference, sampler, study.prompts)
     numbers = {"name": name, "bytes": size, "integers": integers, "layers": len(layers), "errors": errors}
     write_json(folder / "numbers.json", numbers)
-    judges = judge_of(study.spec.recipe), classifier_of(study.spec)
     identity = Coefficients.identity(reference.manifest.default_steps)
-    cells.measure(sampler, identity, judges, study.prompts, study.seeds, 0, lambda n: None).save(folder / "cell.npz")
+    asked = asked_of(study.spec, study.prompts, study.seeds)
+    cells.write_cell(sampler, identity, folder, asked, lambda n: None)
 
 
 def times(graphs: Mapping[str, Path], feeds: Path) -> dict[str, float]:
@@ -180,11 +177,11 @@ def seconds(graph: Callable[[Feeds], Feeds], feeds: Feeds) -> float:
 
 def row_of(study: Study, folder: Path, base: Path, ratio: float, half: int) -> dict[str, Any]:
     numbers = read_json(folder / "numbers.json")
-    cell, before = cells.Cell.load(folder / "cell.npz"), cells.Cell.load(base / "cell.npz")
-    frechet = classifier_of(study.spec).frechet
+    asked = asked_of(study.spec, study.prompts, study.seeds)
+    judged, before = sampled(folder, asked), sampled(base, asked)
     found = {kind: float(np.mean(errors)) for kind, errors in numbers.pop("errors").items()}
-    pictures = {"top1": float(cell.metrics["top1"].mean()), "frechet": frechet(flat(cell.features))}
-    compared = {"base": REFERENCE, "differences": differences(cell, before, frechet)}
+    pictures = {name: float(judged[name][0]) for name in ("top1", "frechet")}
+    compared = {"base": REFERENCE, "differences": contrast(judged, before)}
     return {**numbers, **found, **pictures, **compared, "time": ratio, "ratio": half / numbers["bytes"]}
 
 

@@ -25,16 +25,17 @@ from qsched_runtime import manifest as manifests
 from benchmarks.remembered import captures_remembered
 from qsched_edge import noise
 from qsched_edge.bundle import write as bundles
-from qsched_edge.calibrate.inputs import judge_of
+from qsched_edge.calibrate.inputs import terms_of
+from qsched_edge.calibrate.settings import CalibrationSettings
 from qsched_edge.checkpoint.recipes import ModelSpec, read_json, resolve
 from qsched_edge.evaluate import cells
-from qsched_edge.evaluate.contrasts import differences
-from qsched_edge.evaluate.run import classifier_of
+from qsched_edge.evaluate.contrasts import contrast
+from qsched_edge.evaluate.judging import report_panel
 from qsched_edge.evaluate.sizes import fp16_bytes
 from qsched_edge.export.run import export
 from qsched_edge.export.settings import ExportSettings, target_of
 from qsched_edge.intervals import paired_difference
-from qsched_edge.jaq.frechet import flat
+from qsched_edge.jaq.panel import Resampled
 from qsched_edge.observe.observation import Observation, write_feeds, write_moments
 from qsched_edge.observe.settings import ObservedPrompts
 from qsched_edge.precision import CHANNEL
@@ -183,20 +184,27 @@ def write_cell(study: Study, variant: Variant, folder: Path) -> None:
     errors = relative_errors(known, sampler, study.prompts)
     write_json(folder / "numbers.json", {**numbers, "errors": errors})
     steps = manifest.default_steps
-    judges = judge_of(study.spec.recipe), classifier_of(study.spec)
-    measured = cells.measure(
-        sampler, Coefficients.identity(steps), judges, study.prompts, study.seeds, 0, lambda n: None
-    )
-    measured.save(folder / "cell.npz")
+    asked = asked_of(study.spec, study.prompts, study.seeds)
+    cells.write_cell(sampler, Coefficients.identity(steps), folder, asked, lambda n: None)
     if not reference:
         shutil.rmtree(path)
+
+
+def asked_of(spec: ModelSpec, prompts: tuple[str, ...], seeds: int) -> cells.Asked:
+    """The report's judges on held-out prompts."""
+    panel = report_panel(spec.recipe, terms_of(spec.recipe, CalibrationSettings()), "cpu", prompts)
+    return cells.Asked(panel, prompts, seeds, 0)
+
+
+def sampled(folder: Path, asked: cells.Asked) -> Resampled:
+    return asked.panel.sampled(cells.Cell.load(folder / cells.CELL).looks, len(asked.prompts))
 
 
 def row_of(folders: dict[str, Path], variant: Variant, study: Study) -> dict[str, Any]:
     """The numbers of one row: means, and paired differences to its base with intervals."""
     numbers, base = (read_json(folders[name] / "numbers.json") for name in (variant.name, variant.base))
-    cell, before = (cells.Cell.load(folders[name] / "cell.npz") for name in (variant.name, variant.base))
-    frechet = classifier_of(study.spec).frechet
+    asked = asked_of(study.spec, study.prompts, study.seeds)
+    judged, before = (sampled(folders[name], asked) for name in (variant.name, variant.base))
     gains = {
         kind: asdict(paired_difference(np.array(numbers["errors"][kind]), np.array(base["errors"][kind]), 0))
         for kind in ("output", "latents")
@@ -207,9 +215,8 @@ def row_of(folders: dict[str, Path], variant: Variant, study: Study) -> dict[str
         "bytes": numbers["bytes"],
         "ratio": numbers["ratio"],
         **{kind: float(np.mean(numbers["errors"][kind])) for kind in gains},
-        "top1": float(cell.metrics["top1"].mean()),
-        "frechet": frechet(flat(cell.features)),
-        "differences": {**gains, **differences(cell, before, frechet)},
+        **{name: float(judged[name][0]) for name in ("top1", "frechet")},
+        "differences": {**gains, **contrast(judged, before)},
     }
 
 

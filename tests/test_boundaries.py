@@ -20,7 +20,7 @@ HEAVY = (
 )  # fmt: skip
 ORDER = (  # lowest first; rooms of one line do not know each other
     ("qsched_edge",),
-    ("errors", "lookup", "_shelf", "torchvision_schema"),
+    ("errors", "lookup", "_shelf", "torchvision_schema", "installed"),
     ("noise", "intervals", "precision", "choices", "prompts"),
     ("work",),
     ("checkpoint", "capture"),
@@ -53,6 +53,14 @@ def test_runtime_imports_numpy_onnxruntime_and_the_standard_library_only() -> No
     added = loaded_after("from qsched_runtime import *") - before
     foreign = {n for n in added if n not in sys.stdlib_module_names and not n.startswith("_")}
     assert foreign <= {"numpy", "cython_runtime", "onnxruntime", "qsched_runtime"}, foreign
+
+
+def test_onnxruntime_is_told_not_to_report_home_before_it_is_imported() -> None:
+    code = "import qsched_runtime.sessions, os; print(os.environ['ORT_DISABLE_TELEMETRY'])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert done.stdout == "1\n"
+    first = (RUNTIME / "__init__.py").read_text().index("ORT_DISABLE_TELEMETRY")
+    assert first < (RUNTIME / "__init__.py").read_text().index("import_module(f")
 
 
 def test_command_line_starts_without_heavy_packages() -> None:

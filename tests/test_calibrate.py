@@ -20,7 +20,7 @@ from qsched_edge.bundle.learned import LearnedSchedule
 from qsched_edge.bundle.opened import open_bundle
 from qsched_edge.bundle.verify import verify
 from qsched_edge.calibrate.budget import Budget
-from qsched_edge.calibrate.inputs import judge_of
+from qsched_edge.calibrate.inputs import judge_of, terms_of
 from qsched_edge.calibrate.memo import Memo
 from qsched_edge.calibrate.objective import Objective
 from qsched_edge.calibrate.place import Place
@@ -34,10 +34,10 @@ from qsched_edge.calibrate.verdicts import DECIDERS, Gains, Verdict, choose, shi
 from qsched_edge.checkpoint.recipes import resolve
 from qsched_edge.errors import BundleError, PromptsError, RequestError
 from qsched_edge.evaluate import run as evaluation
-from qsched_edge.evaluate.cells import measure
+from qsched_edge.evaluate.cells import Asked, Cell, write_cell
+from qsched_edge.evaluate.judging import report_panel
 from qsched_edge.evaluate.settings import EvaluationSettings
 from qsched_edge.intervals import Interval
-from qsched_edge.jaq.concepts import Classifier
 from qsched_edge.jaq.loss import Scores
 from qsched_edge.jaq.settings import TermSettings
 from qsched_edge.jaq.terms import TERMS, Seen, Term
@@ -347,9 +347,10 @@ def test_a_term_is_one_maker_and_one_line(copy: Path, recipe: Path, monkeypatch:
     assert record["loss"]["weights"] == [0.0, 0.0, 0.0, 1.0]
     assert all(c["fit"] >= 0 for c in record["candidates"])
     verify(copy)
-    found = measure(
-        Sampler.from_pretrained(copy, threads=1), open_bundle(copy).stock(4),
-        (judge_of(resolve(str(recipe)).recipe), Classifier(ROOT / "models/emoji-evaluator")), PROMPTS, 1, 1,
+    terms = terms_of(resolve(str(recipe)).recipe, CalibrationSettings())
+    panel = report_panel(resolve(str(recipe)).recipe, terms, "cpu", PROMPTS)
+    write_cell(
+        Sampler.from_pretrained(copy, threads=1), open_bundle(copy).stock(4), copy, Asked(panel, PROMPTS, 1, 1),
         lambda count: None,
     )  # fmt: skip
-    assert found.metrics["mean_brightness"].shape == (2, 1)
+    assert Cell.load(copy / "cell.npz").looks["terms"].values["mean_brightness"].shape == (2,)

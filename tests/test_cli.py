@@ -1,5 +1,6 @@
 """The command line: one line per error, exit codes, interruption by a real signal."""
 
+import json
 import os
 import resource
 import shutil
@@ -9,6 +10,7 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 from conftest import ROOT, cli
 
@@ -20,7 +22,7 @@ def fails(*arguments: object) -> str:
     done = cli(*arguments)
     assert done.returncode == 1, (done.stdout, done.stderr)
     assert done.stdout == ""
-    (line,) = done.stderr.splitlines()
+    (line,) = [line for line in done.stderr.splitlines() if not line.endswith(" ...")]  # what a slow machine is doing
     assert line.startswith("error: ")
     return line
 
@@ -60,6 +62,101 @@ def test_run_writes_one_picture_for_each_prompt(bundles: dict[int, Path], tmp_pa
     done = cli("run", bundles[4], "-p", "a red apple", "-p", "a cat", "--seed", 3, "-o", tmp_path / "a.png")
     assert done.stdout.split() == [str(tmp_path / "a-0.png"), str(tmp_path / "a-1.png")]
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a-0.png", "a-1.png"]
+
+
+def test_run_tells_the_seed_it_drew_and_draws_it_again(bundles: dict[int, Path], tmp_path: Path) -> None:
+    many = ("run", bundles[4], "-p", "a red apple", "--num-images", 2, "--json")
+    first = json.loads(cli(*many, "-o", tmp_path / "a.png").stdout)
+    assert first["pictures"] == [str(tmp_path / "a-0.png"), str(tmp_path / "a-1.png")]
+    done = cli(*many, "-o", tmp_path / "b.png", "--seed", first["seed"])
+    assert json.loads(done.stdout)["seed"] == first["seed"]
+    assert f"seed {first['seed']}: 2 pictures in " in done.stderr
+    assert (tmp_path / "a-1.png").read_bytes() == (tmp_path / "b-1.png").read_bytes()
+
+
+def test_run_refuses_names_it_cannot_write_before_it_opens_the_bundle(tmp_path: Path) -> None:
+    nowhere = ("run", tmp_path / "nowhere", "-p", "x", "-o")
+    assert "does not exist: make it, or choose another output" in fails(*nowhere, tmp_path / "no/a.png")
+    assert "has no suffix: name a picture, such as a.png" in fails(*nowhere, tmp_path / "a")
+    assert "cannot be written as '.xyz': use .png, .jpg or .webp" in fails(*nowhere, tmp_path / "a.xyz")
+    assert "is too long: use 246 bytes at most" in fails(*nowhere, tmp_path / f"{'a' * 250}.png")
+    (tmp_path / "d.png").mkdir()
+    assert "is a folder: name a picture in it" in fails(*nowhere, tmp_path / "d.png")
+    assert "num_images 0 is out of range" in fails(*nowhere, tmp_path / "a.png", "--num-images", 0)
+    assert "no picture that can be read" in fails(*nowhere, tmp_path / "a.png", "--image", __file__)
+    assert "give --image, or leave it out" in fails(*nowhere, tmp_path / "a.png", "--strength", 0.5)
+
+
+def test_run_starts_from_a_picture_of_any_size(recipe: Path, bundles: dict[int, Path], tmp_path: Path) -> None:
+    from PIL import Image
+    from qsched_runtime import Sampler
+
+    from qsched_edge.checkpoint.recipes import resolve
+    from qsched_edge.choices import Choices
+    from qsched_edge.export.run import export
+    from qsched_edge.export.settings import ExportSettings
+
+    start = np.random.default_rng(0).integers(0, 256, size=(16, 24, 3), dtype=np.uint8)
+    Image.fromarray(start).save(tmp_path / "start.png")
+    asked = ("-p", "a red apple", "--image", tmp_path / "start.png", "-o", tmp_path / "a.png", "--seed", 3)
+    assert "has no VAE encoder; export it with --encoder" in fails("run", bundles[4], *asked)
+    settings = ExportSettings(32, choices=Choices(encoder=True))
+    folder = export(resolve(str(recipe)), settings, tmp_path / "bundle", quiet=True)
+    done = cli("run", folder, *asked, "--strength", 0.5)
+    assert done.returncode == 0, done.stderr
+    expected = Sampler.from_pretrained(folder)("a red apple", seed=3, image=start, strength=0.5).images[0]
+    with Image.open(tmp_path / "a.png") as image:
+        assert (np.asarray(image) == expected).all()
+    done = cli("run", folder, *asked, "--height", 32, "--width", 16, "--force", "--json")
+    assert [json.loads(done.stdout)[side] for side in ("height", "width")] == [32, 16]
+    assert "strength 0.1 leaves no step of 4" in fails("run", folder, *asked, "--strength", 0.1, "--force")
+
+
+def test_run_warns_of_prompts_that_are_cut(bundles: dict[int, Path], tmp_path: Path) -> None:
+    done = cli("run", bundles[4], "-p", "apple " * 99, "-o", tmp_path / "a.png", "--device", "cpu")
+    assert done.returncode == 0
+    assert "warning: tokenizer leaves out the last " in done.stderr
+    assert "tokens of the prompt 'apple apple" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "model", ["sd-turbo", "stabilityai/sd-turbo", "stabilityai/sd-turbo@b261bac6fd2cf515557d5d0707481eafa0485ec2"]
+)
+def test_a_hub_out_of_reach_is_one_line(model: str, tmp_path: Path) -> None:
+    nowhere = {**os.environ, "HF_ENDPOINT": "http://127.0.0.1:9", "HF_HOME": str(tmp_path), "HF_HUB_OFFLINE": "0"}
+    command = [sys.executable, "-m", "qsched_edge", "export", "-m", model, "-o", str(tmp_path / "x")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT, env=nowhere)
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("error: stabilityai/sd-turbo@")
+    assert "cannot be fetched from the hub and is not in its cache" in line
+    assert not (tmp_path / "x").exists()
+
+
+def test_what_nobody_foresaw_is_one_printable_line() -> None:
+    from qsched_edge.cli.app import one_line, text_of
+
+    line = one_line(text_of(RuntimeError("a\x1b[31mb\nc\0" + "x" * 9_000)))
+    assert line.startswith("unexpected RuntimeError: a [31mb c xxx")
+    assert len(line) == 600
+    assert "--debug before the command" in text_of(KeyError("x"))
+
+
+def test_version_short_help_and_completion() -> None:
+    from qsched_edge import __version__
+
+    assert cli("--version").stdout == f"qsched-edge {__version__}\n"
+    assert "--num-images" in cli("run", "-h").stdout
+    assert "completion" in cli("--show-completion", "bash").stdout
+
+
+def test_what_takes_longer_says_what_it_does(capsys: pytest.CaptureFixture[str]) -> None:
+    from qsched_edge.work.progress import saying
+
+    for quiet, seconds in ((False, 0.3), (True, 0.3), (False, 0.0)):
+        with saying(f"judging {quiet} {seconds}", quiet, patience=0.05):
+            time.sleep(seconds)
+    assert capsys.readouterr().err == "judging False 0.3 ...\n"
 
 
 def test_empty_prompt_file_is_one_line(bundles: dict[int, Path], recipe: Path, tmp_path: Path) -> None:
@@ -114,6 +211,8 @@ def test_debug_shows_the_traceback() -> None:
 
 def test_verify_and_models_print_results_on_stdout(bundles: dict[int, Path]) -> None:
     assert "all as the manifest says" in cli("verify", bundles[4]).stdout
+    found = json.loads(cli("verify", bundles[4], "--json").stdout)
+    assert (found["sound"], found["steps"], found["calibrated"]) == (True, list(range(1, 9)), [])
     assert "emoji" in cli("models").stdout
 
 
@@ -177,11 +276,11 @@ def test_ctrl_c_leaves_nothing_half_and_the_same_command_finishes(
     assert not list(tmp_path.glob(".*"))
 
 
-def test_a_model_without_prompts_is_told_the_commands_own_option(miniature: Path, tmp_path: Path) -> None:
-    from qsched_edge.checkpoint.recipes import resolve
-    from qsched_edge.export.run import export
-    from qsched_edge.export.settings import ExportSettings
-
-    folder = export(resolve(str(miniature)), ExportSettings(8), tmp_path / "bundle", quiet=True)
+def test_a_bundle_without_prompts_is_told_the_commands_own_option(bundles: dict[int, Path], tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(bundles[4], tmp_path / "bundle"))
+    raw = json.loads((folder / "qsched.json").read_text())
+    for name in ("prompts", "heldout"):
+        raw["recipe"].pop(name)
+    (folder / "qsched.json").write_text(json.dumps(raw))
     assert "names no heldout: give --prompts" in fails("evaluate", folder, "-o", tmp_path / "report")
     assert "names no prompts: give --prompts" in fails("calibrate", folder)

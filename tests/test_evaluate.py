@@ -88,6 +88,31 @@ def test_report_holds_four_cells_with_intervals_and_pictures(
     assert "--force" in again.stderr
 
 
+def test_evaluation_leaves_out_what_is_not_at_hand(bundles: dict[int, Path], recipe: Path, tmp_path: Path) -> None:
+    """A model without scorer and evaluator: the pictures are compared with full precision's; one prompt will do."""
+    bare = recipe.with_name("bare.toml")
+    lines = recipe.read_text().splitlines()
+    bare.write_text("\n".join(line for line in lines if not line.startswith(("scorer", "quality", "evaluator"))))
+    arguments = ("evaluate", bundles[4], "--model", bare, "--reference", bundles[32], "--seeds", 1, "--quiet")
+    done = cli(*arguments, "-o", tmp_path / "two", "--count", 2, "--json")
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    assert set(report["judges"]["measures"]) == {"psnr", "ssim", "latent_error"}
+    (line,) = report["judges"]["left_out"]
+    assert line == "terms: left out (the recipe names no scorer: add scorer = FOLDER of an open_clip model)"
+    assert done.stderr.splitlines() == [line]
+    assert line in (tmp_path / "two/report.html").read_text()
+    assert report["cells"]["full precision, c = 1"]["ssim"] == 1.0
+    assert report["cells"]["quantized, c = 1"]["psnr"] < 58.9
+    done = cli(*arguments, "-o", tmp_path / "one", "--count", 1)
+    assert done.returncode == 0, done.stderr
+    assert "PSNR to full precision" in done.stdout
+    report = json.loads((tmp_path / "one/report.json").read_text())
+    psnr = report["differences"]["full precision, c = 1"]["psnr"]
+    assert psnr["estimate"] > 0
+    assert psnr["low"] is psnr["high"] is None  # one prompt gives no interval
+
+
 def test_ablation_reports_every_search_loss_column_and_prompt_count(
     bundles: dict[int, Path], recipe: Path, tmp_path: Path
 ) -> None:

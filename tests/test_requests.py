@@ -90,7 +90,9 @@ def test_numbers_that_are_not_finite_become_null() -> None:
     rows = [{"name": "x", "passes": 2, "curve": [[1, 0.0, 0.5], [2, 0.1, None]], "gains": {"jaq": None}}]
     for picture in (plots.curves(rows), plots.surface([0.8, 1.2], [[None, 1.0], [0.5, 0.2]])):
         assert picture.startswith(b"\x89PNG")
-    text = ablation.text_table({"bundles": {"w4": {"rows": [{**rows[0], "group": "loss"}], "judged": []}}})
+    text = ablation.text_table(
+        {"bundles": {"w4": {"rows": [{**rows[0], "group": "loss"}], "judged": [], "measures": {}}}}
+    )
     assert "not finite" in text
 
 

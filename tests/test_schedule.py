@@ -13,8 +13,8 @@ from qsched_runtime import BundleError, Coefficients, ScheduleTable
 from qsched_runtime.noise import TorchNoise
 from qsched_runtime.schedule import COLUMNS
 
-from qsched_edge.checkpoint.recipes import Recipe, read_recipe, recipe_names
-from qsched_edge.checkpoint.schedule import Sampling, fingerprint, probe, stock_config
+from qsched_edge.checkpoint.recipes import Recipe, shipped_recipes
+from qsched_edge.checkpoint.schedule import Sampling, fingerprint, probe, schedules_of, stock_config
 from qsched_edge.checkpoint.timesteps import probe_at
 from qsched_edge.errors import ScheduleError
 
@@ -50,7 +50,7 @@ PIPELINE = {  # the others are StableDiffusionPipeline
     "stabilityai/stable-diffusion-xl-base-1.0": "StableDiffusionXLPipeline",
     "black-forest-labs/FLUX.1-schnell": "FluxPipeline",
 }
-RECIPES = [read_recipe(path) for path in recipe_names().values()]
+RECIPES = list(shipped_recipes().values())
 SHAPE = (1, 4, 8, 8)
 ETA = 0.3
 
@@ -95,7 +95,7 @@ def test_table_gives_the_stock_trajectory(name: str, settings: dict, steps: int)
 
 @pytest.mark.parametrize(
     ("recipe", "steps"),
-    [(r, k) for r in RECIPES for k in r.steps],
+    [(r, k) for r in RECIPES for k in r.steps or (1, 4)],
     ids=lambda v: getattr(v, "name", v),
 )
 def test_every_recipe_samples_as_its_stock_scheduler(recipe: Recipe, steps: int) -> None:
@@ -119,6 +119,19 @@ def test_nonlinear_settings_are_refused_by_name(setting: str) -> None:
     config = config_of("DDIMScheduler", {**BETAS, "clip_sample": False, setting: True})
     with pytest.raises(ScheduleError, match=f"DDIMScheduler is not linear.*turn off {setting}"):
         probe(config, 4)
+
+
+@pytest.mark.parametrize("name", ["LCMScheduler", "EulerDiscreteScheduler", "TCDScheduler"])
+def test_every_bundle_has_tables_for_one_to_eight_steps(name: str) -> None:
+    found = schedules_of(config_of(name, BETAS), (4, 25), Sampling(eta=ETA))
+    assert list(found) == [4, 25, 1, 2, 3, 5, 6, 7, 8]
+    for steps, table in found.items():
+        stock = stock_trajectory(getattr(diffusers, name)(**BETAS), num_inference_steps=steps)
+        assert np.abs(table_trajectory(table) - stock).max() <= 1e-5 * np.abs(stock).max()
+    few = schedules_of(config_of("LCMScheduler", {**BETAS, "original_inference_steps": 6}), (2,), Sampling())
+    assert sorted(few) == [1, 2, 3, 4, 5, 6], "a count that the scheduler lacks and nobody asked for"
+    with pytest.raises(ScheduleError, match="no schedule of 7 steps"):
+        schedules_of(config_of("LCMScheduler", {**BETAS, "original_inference_steps": 6}), (7,), Sampling())
 
 
 def test_an_unsupported_scheduler_is_refused_by_name() -> None:
@@ -212,6 +225,48 @@ def test_a_picture_enters_where_the_stock_scheduler_puts_it(name: str, settings:
             scheduler.scale_noise(x0, at, z) if hasattr(scheduler, "scale_noise") else scheduler.add_noise(x0, z, at)
         )
         np.testing.assert_allclose(table.noised(x0.numpy(), z.numpy(), i), stock.numpy(), rtol=1e-5, atol=1e-5)
+
+
+def stock_estimate(scheduler, step, t, x: np.ndarray, e: np.ndarray) -> np.ndarray:  # type: ignore[no-untyped-def]
+    """What the stock scheduler says of the finished picture; LCM calls it denoised, TCD leaves it to the reader."""
+    if isinstance(scheduler, diffusers.TCDScheduler):
+        kept = float(scheduler.alphas_cumprod[t])
+        return (x - (1 - kept) ** 0.5 * e) / kept**0.5
+    return (step.denoised if hasattr(step, "denoised") else step.pred_original_sample).numpy()
+
+
+@pytest.mark.parametrize(("name", "settings"), [(n, s) for n, s, _ in CASES if not n.startswith("FlowMatch")])
+def test_a_step_sees_the_finished_picture_that_the_stock_scheduler_predicts(name: str, settings: dict) -> None:
+    scheduler = getattr(diffusers, name)(**settings)
+    scheduler.set_timesteps(4)
+    table = probe(config_of(name, settings), 4, Sampling(eta=ETA)).folded(Coefficients.identity(4))
+    noise, generator = TorchNoise(7), torch.Generator("cpu").manual_seed(7)
+    x = noise.randn(SHAPE) * np.float32(table.table.init_noise_sigma)
+    torch.randn(SHAPE, generator=generator)
+    takes_eta = name in ("TCDScheduler", "DDIMScheduler")
+    for i, t in enumerate(scheduler.timesteps):
+        scaled = scheduler.scale_model_input(torch.from_numpy(x), t)
+        e = random_denoiser(scaled.numpy())
+        extra = {"eta": ETA} if takes_eta else {}
+        stock = scheduler.step(torch.from_numpy(e), t, torch.from_numpy(x), generator=generator, **extra)
+        z = noise.randn(SHAPE) if table.draws_noise(i) else None
+        x_next = table.step(x, e, z, i)
+        if i + 1 < len(table.table):
+            expected = stock_estimate(scheduler, stock, t, x, e)
+            np.testing.assert_allclose(table.estimate(x, z, x_next, i), expected, atol=3e-4 * np.abs(expected).max())
+        else:
+            assert (table.estimate(x, z, x_next, i) == x_next).all()
+        x = x_next
+
+
+def test_a_flow_steps_to_the_finished_picture_along_its_velocity() -> None:
+    sigmas = [1.0, 0.75, 0.5, 0.25]
+    table = probe({"_class_name": "FlowMatchEulerDiscreteScheduler"}, 4, Sampling(lambda n: np.array(sigmas)))
+    folded = table.folded(Coefficients.identity(4))
+    x, e = (TorchNoise(s).randn(SHAPE) for s in range(2))
+    for i in range(3):
+        found = folded.estimate(x, None, folded.step(x, e, None, i), i)
+        np.testing.assert_allclose(found, x - np.float32(sigmas[i]) * e, atol=1e-4)
 
 
 columns = st.lists(st.floats(-4, 4, allow_nan=False, width=32), min_size=4, max_size=4).map(np.array)

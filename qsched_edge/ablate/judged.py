@@ -7,28 +7,28 @@ is taken on the same resamples of the prompts, so that all differences are paire
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from qsched_runtime import Sampler
 
 from qsched_edge.bundle.learned import LearnedSchedule
-from qsched_edge.evaluate import run as evaluation
-from qsched_edge.evaluate.cells import Cell
-from qsched_edge.evaluate.contrasts import Sampled, contrast
+from qsched_edge.evaluate.cells import CELL, Asked, Cell, write_cell
+from qsched_edge.evaluate.contrasts import contrast
 from qsched_edge.intervals import percentiles, resamples
-from qsched_edge.jaq.concepts import Classifier
-from qsched_edge.jaq.frechet import flat
-from qsched_edge.jaq.judge import Judge
+from qsched_edge.jaq.judges import Look, Reading
 from qsched_edge.jaq.loss import Loss
+from qsched_edge.jaq.panel import Panel, Resampled
 from qsched_edge.work import progress
 from qsched_edge.work.staging import Staging, digest
 
 FULL, QUANTIZED, PLAIN = "full precision", "quantized", "c = 1"
-MEASURES = ("frechet", "top1", "top5", "jaq")
+JAQ, FITTED = "jaq", "terms"  # the loss, of what the judge of its terms says
+JAQ_READING = Reading("JAQ", "JAQ", True, "{:.3f}", "{:+.3f}")
 RESAMPLES = 200
 
 
@@ -43,13 +43,17 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Judges:
-    """Both networks, both judges, JAQ in its units, and the held-out prompts with how many seeds each."""
+    """Both networks, who judges which held-out prompts, and JAQ in its units."""
 
     samplers: Mapping[str, Sampler]
-    judges: tuple[Judge, Classifier]
+    asked: Asked
     jaq: Loss
-    prompts: tuple[str, ...]
-    seeds: int
+
+    @property
+    def readings(self) -> dict[str, Reading]:
+        """Of every measure by name: the report's judges', then JAQ; its terms stand in the other tables."""
+        judges = {name: judge for name, judge in self.asked.panel.judges.items() if name != FITTED}
+        return {**Panel(judges).readings, JAQ: JAQ_READING}
 
 
 def candidates_of(
@@ -72,44 +76,35 @@ def judged(
     panel: Judges, candidates: Sequence[Candidate], staging: Staging, part: str, quiet: bool
 ) -> list[dict[str, Any]]:
     """A row for each candidate: its measures, their differences to its base, the share of the gap that it closes."""
-    sampled: dict[str, Sampled] = {}
+    found: dict[str, Mapping[str, Look]] = {}
     keys = [f"{part}-{digest([c.precision, c.schedule.json()])[:16]}" for c in candidates]
-    total = len(set(keys)) * len(panel.prompts) * panel.seeds
-    with progress.bar("second judge", total, "images", quiet) as advance:
+    total = len(set(keys)) * len(panel.asked.prompts) * panel.asked.seeds
+    first: Path | None = None
+    with progress.bar("judges of the report", total, "images", quiet) as advance:
         for key, candidate in zip(keys, candidates, strict=True):
-            if key not in sampled:
-                sampled[key] = measured(panel, candidate, partial(staging.part, key), advance)
+            if key not in found:
+                drawing = panel.samplers[candidate.precision], candidate.schedule
+                folder = staging.part(
+                    key, partial(write_cell, *drawing, asked=panel.asked, advance=advance, beside=first)
+                )
+                first = first or folder  # full precision at c = 1
+                found[key] = Cell.load(folder / CELL).looks
+    sampled = {key: measured(panel, looks, found[keys[0]]) for key, looks in found.items()}
     of = {(c.precision, c.name): sampled[key] for key, c in zip(keys, candidates, strict=True)}
     return [row_of(c, of) for c in candidates]
 
 
-def measured(panel: Judges, candidate: Candidate, part: Callable[..., Any], advance: Callable[[int], None]) -> Sampled:
-    """Draw and measure the candidate's pictures, unless an interrupted run has; then resample their prompts."""
-    sampler, prompts = panel.samplers[candidate.precision], panel.prompts
-    draw = partial(
-        evaluation.write_cell,
-        sampler,
-        candidate.schedule,
-        judges=panel.judges,
-        prompts=prompts,
-        seeds=panel.seeds,
-        advance=advance,
-    )
-    cell = Cell.load(part(draw) / evaluation.CELL)
-    choices = [np.arange(len(prompts)), *resamples(len(prompts), 0, RESAMPLES)]
-    return {m: np.array([measure(panel, cell, m, rows) for rows in choices]) for m in MEASURES}
+def measured(panel: Judges, looks: Mapping[str, Look], beside: Mapping[str, Look]) -> Resampled:
+    """Every measure and JAQ, on all prompts and on resamples of them."""
+    asked = panel.asked
+    prompts = len(asked.prompts)
+    jaq = np.asarray(panel.jaq(looks[FITTED].values)).reshape(prompts, -1).mean(axis=1)
+    choices = np.concatenate([np.arange(prompts)[None], resamples(prompts, 0, RESAMPLES)])
+    found = asked.panel.sampled(looks, prompts, beside, RESAMPLES)
+    return {**{m: found[m] for m in panel.readings if m in found}, JAQ: jaq[choices].mean(axis=1)}
 
 
-def measure(panel: Judges, cell: Cell, name: str, rows: np.ndarray) -> float:
-    """Fréchet distance, share of hits or mean JAQ over some prompts with all their seeds."""
-    if name == "frechet":
-        return panel.judges[1].frechet(flat(cell.features[rows]))
-    if name == "jaq":
-        return float(panel.jaq({n: cell.metrics[n][rows] for n in panel.jaq.weights}).mean())
-    return float(cell.metrics[name][rows].mean())
-
-
-def row_of(candidate: Candidate, of: Mapping[tuple[str, str], Sampled]) -> dict[str, Any]:
+def row_of(candidate: Candidate, of: Mapping[tuple[str, str], Resampled]) -> dict[str, Any]:
     """The base is c = 1 on the same network; c = 1 on the quantized one is itself compared with full precision."""
     here, full = of[candidate.precision, candidate.name], of[FULL, PLAIN]
     plain = of[candidate.precision, PLAIN]
@@ -117,11 +112,11 @@ def row_of(candidate: Candidate, of: Mapping[tuple[str, str], Sampled]) -> dict[
     row = {
         "precision": candidate.precision,
         "name": candidate.name,
-        "means": {m: float(here[m][0]) for m in MEASURES},
+        "means": {m: float(values[0]) for m, values in here.items()},
         "differences": contrast(here, base),
     }
     if candidate.precision == QUANTIZED and candidate.name != PLAIN:
-        row["closed"] = {m: closed(here[m], plain[m], full[m]) for m in MEASURES}
+        row["closed"] = {m: closed(here[m], plain[m], full[m]) for m in here}
     return row
 
 

@@ -12,7 +12,8 @@ import numpy as np
 
 from qsched_edge.ablate.settings import COUNTS, EQUAL_PASSES
 from qsched_edge.evaluate import plots
-from qsched_edge.evaluate.page import data_uri, difference, interval_text
+from qsched_edge.evaluate.page import data_uri, difference, titled
+from qsched_edge.evaluate.text import span
 from qsched_edge.jaq.terms import TERMS
 
 BASE = "full precision"  # what difference images compare with
@@ -38,7 +39,9 @@ def section_of(name: str, section: Mapping[str, Any], pictures: Mapping[str, np.
         "name": name,
         "budget": section["budget"],
         "groups": groups,
-        "judged": [judged_of(row) for row in section["judged"]],
+        "judged": [judged_of(row, section["measures"]) for row in section["judged"]],
+        "measures": [titled(m) for m in section["measures"].values()],
+        "left_out": section["left_out"],
         "plots": {title: png_uri(data) for title, data in drawings_of(section).items()},
         "columns": list(pictures),
         "shown": [shown_row(prompt, i, pictures) for i, prompt in enumerate(section["prompts"])],
@@ -57,25 +60,23 @@ def drawings_of(section: Mapping[str, Any]) -> dict[str, bytes]:
     return drawings
 
 
-def judged_of(row: Mapping[str, Any]) -> dict[str, Any]:
+def judged_of(row: Mapping[str, Any], measures: Mapping[str, Any]) -> dict[str, Any]:
     """Each measure, its difference to the base, the share of quantization's gap that is closed."""
-    forms = {"frechet": ("{:.2f}", "{:+.2f}"), "top1": ("{:.1%}", "{:+.1%}"), "top5": ("{:.1%}", "{:+.1%}"),
-             "jaq": ("{:+.3f}", "{:+.3f}")}  # fmt: skip
     shares = row.get("closed", {})
     cells = [
         {
-            "value": form.format(row["means"][name]),
-            "difference": interval_text(row["differences"][name], signed),
-            "closed": interval_text(shares[name], "{:.0%}") if shares.get(name) else "",
+            "value": m["form"].format(row["means"][name]),
+            "difference": span(row["differences"][name], m["signed"]),
+            "closed": span(shares[name], "{:.0%}") if shares.get(name) else "",
         }
-        for name, (form, signed) in forms.items()
+        for name, m in measures.items()
     ]
     return {"precision": row["precision"], "name": row["name"], "cells": cells}
 
 
 def cells_of(row: Mapping[str, Any]) -> dict[str, Any]:
     forms = {"jaq": "{:+.3f}"} | {name: term.signed for name, term in TERMS.items()}
-    gains = [interval_text(row["gains"][name], form) for name, form in forms.items()]
+    gains = [span(row["gains"][name], form) for name, form in forms.items()]
     return {"name": row["name"], "gains": gains, "passes": f"{row['passes']:,}", "spent": row["budget_spent"]}
 
 

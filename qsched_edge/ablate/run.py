@@ -1,13 +1,13 @@
 """ablate: what each part of the calibration is worth, for one bundle or several, in one report.
 
 Every row is a search from c = 1 on the same fitting prompts; its gains are measured in JAQ, TC and IQ on the same
-held-out prompts and noise. Where the recipe names an evaluator, the second judge sees the rows of the searches and
+held-out prompts and noise. The report's judges, as far as they are at hand, see the rows of the searches and
 losses. All scores go through one journal for each bundle, so that an interrupted ablation goes on.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -23,17 +23,19 @@ from qsched_edge.bundle.card import versions
 from qsched_edge.bundle.learned import LearnedSchedule, coefficients_json
 from qsched_edge.bundle.opened import OpenedBundle, open_bundle
 from qsched_edge.calibrate.device import open_sampler
-from qsched_edge.calibrate.inputs import judge_of, prompt_sets
+from qsched_edge.calibrate.inputs import prompt_sets, terms_of
 from qsched_edge.calibrate.reference import beside, full_precision, uncalibrated_at
 from qsched_edge.calibrate.search import Point, Proposal, propose
 from qsched_edge.calibrate.searches.space import HIGH, LOW, line
 from qsched_edge.calibrate.session import Session, open_session
 from qsched_edge.calibrate.settings import CalibrationSettings
 from qsched_edge.checkpoint.recipes import ModelSpec
-from qsched_edge.evaluate.cells import last_latents
-from qsched_edge.evaluate.run import classifier_of, judges_identity
+from qsched_edge.evaluate.cells import Asked, last_latents
+from qsched_edge.evaluate.judging import panel_identity, report_panel
+from qsched_edge.evaluate.text import span
 from qsched_edge.intervals import paired_difference
 from qsched_edge.jaq.loss import Loss
+from qsched_edge.jaq.panel import Panel
 from qsched_edge.work import progress
 from qsched_edge.work.staging import Staging, refuse_existing, write_json, write_text
 
@@ -85,7 +87,7 @@ def inputs_of(folder: Path, settings: CalibrationSettings, model: str | None, qu
         "manifest": bundle.identity,
         "reference": uncalibrated_at(reference_of(bundle, spec, settings, quiet)),
         "prompts": [s.sha256 for s in prompt_sets(spec.recipe, None, None)],
-        "judges": judges_identity(spec),
+        "judges": panel_identity(panel_for(spec, settings, ())),
     }
 
 
@@ -127,29 +129,36 @@ def ablate_one(subject: Subject) -> tuple[dict[str, Any], dict[str, np.ndarray]]
             "budget": budget,
             "prompts": session.sets["heldout"].prompts[:SHOWN],
             "surface": surface(session, jaq) if any(r["search"] == "grid" for r in found) else None,
-            "judged": judged_rows(subject, session, full, jaq, found),
+            **judged_rows(subject, session, full, jaq, found),
         }
         return section, pictures_of(session, full, found)
     finally:
         session.engine.close()
 
 
+def panel_for(spec: ModelSpec, settings: CalibrationSettings, prompts: Sequence[str]) -> Panel:
+    """The report's judges that are at hand."""
+    return report_panel(spec.recipe, terms_of(spec.recipe, settings), settings.place.device, prompts)
+
+
 def judged_rows(
     subject: Subject, session: Session, full: Path, jaq: Loss, rows: Sequence[dict[str, Any]]
-) -> list[dict[str, Any]]:
-    """What the second judge says of the searches' and losses' coefficients; nothing where there is none to ask."""
-    if not subject.settings.judging.prompts or not session.spec.recipe.evaluator:
-        return []
+) -> dict[str, Any]:
+    """What the report's judges say of the searches' and losses' coefficients, and how their measures are called."""
+    if not subject.settings.judging.prompts:
+        return {"judged": [], "measures": {}, "left_out": []}
     held, setup = session.prompts[1].first(subject.settings.judging.prompts), session.setup
     samplers = {
         name: open_sampler(path, setup.place)
         for name, path in ((judges.FULL, full), (judges.QUANTIZED, subject.folder))
     }
-    pair = judge_of(session.spec.recipe), classifier_of(session.spec)
-    panel = judges.Judges(samplers, pair, jaq, held, subject.settings.judging.seeds)
+    asked = Asked(panel_for(session.spec, session.settings, held), held, subject.settings.judging.seeds, 0)
+    panel = judges.Judges(samplers, asked, jaq)
     shown = [row for row in rows if row["group"] in (EQUAL_PASSES, LOSS)]
     candidates = judges.candidates_of(shown, session.stock, ON_BOTH, subject.folder.resolve() == full.resolve())
-    return judges.judged(panel, candidates, subject.staging, f"cell-{subject.index}", subject.quiet)
+    found = judges.judged(panel, candidates, subject.staging, f"cell-{subject.index}", subject.quiet)
+    readings = {name: asdict(r) for name, r in panel.readings.items() if name in found[0]["means"]}
+    return {"judged": found, "measures": readings, "left_out": list(asked.panel.left_out)}
 
 
 def run_row(session: Session, row: Row, budget: str, quiet: bool) -> Proposal:
@@ -235,16 +244,16 @@ def text_table(report: dict[str, Any]) -> str:
             g = row["gains"]["jaq"]
             found = f"{g['estimate']:+.3f}  [{g['low']:+.3f}, {g['high']:+.3f}]" if g else "not finite"
             lines.append(f"  {row['group']:25} {row['name']:14} {found:26} {row['passes']:8,}")
-        lines += judged_lines(section["judged"])
+        lines += judged_lines(section)
     return "\n".join(lines)
 
 
-def judged_lines(rows: Sequence[dict[str, Any]]) -> list[str]:
-    """The second judge's rows as plain text: Fréchet distance with its difference to c = 1, accuracy, JAQ."""
-    lines = ["  second judge: Fréchet distance (less is better), difference to c = 1, top-1, JAQ"] if rows else []
-    for row in rows:
-        f, means = row["differences"]["frechet"], row["means"]
-        interval = f"{f['estimate']:+.2f} [{f['low']:+.2f}, {f['high']:+.2f}]"
-        name = f"{row['precision']}, {row['name']}"
-        lines.append(f"  {name:52} {means['frechet']:6.2f} {interval:22} {means['top1']:6.1%} {means['jaq']:+.3f}")
+def judged_lines(section: Mapping[str, Any]) -> list[str]:
+    """The judged rows as plain text: every measure with its difference to c = 1."""
+    lines = ["  judges of the report, each measure with its difference to c = 1"] if section["judged"] else []
+    for row in section["judged"]:
+        lines.append(f"  {row['precision']}, {row['name']}")
+        for name, m in section["measures"].items():
+            value, gained = m["form"].format(row["means"][name]), span(row["differences"][name], m["signed"])
+            lines.append(f"    {m['label']:48} {value:>9}  {gained}")
     return lines

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +14,7 @@ from qsched_edge.bundle import write as bundles
 from qsched_edge.bundle.card import versions
 from qsched_edge.bundle.learned import LearnedSchedule, coefficients_json
 from qsched_edge.bundle.opened import OpenedBundle, open_bundle
+from qsched_edge.calibrate.budget import Budget
 from qsched_edge.calibrate.inputs import scorer_hash
 from qsched_edge.calibrate.record import BOUNDS, Result, candidate_json, sentence
 from qsched_edge.calibrate.reference import beside, full_precision, uncalibrated_at
@@ -58,11 +60,13 @@ def calibrate_alone(
     folder = bundle.folder
     journal = folder.with_name(f".{folder.name}.calibration")
     settings = with_reference(bundle, settings, model, quiet)
-    session = open_session(bundle, settings, prompts, heldout, model, journal)
+    with progress.saying("loading the bundle and its judges, drawing the fitting prompts at c = 1", quiet):
+        session = open_session(bundle, settings, prompts, heldout, model, journal)
     try:
         loss = session.loss(settings.loss)
         proposals = search_all(session, loss, quiet)
-        verdicts, before = judge_all(session, proposals, loss)
+        with progress.saying("judging what was found on held-out prompts", quiet):
+            verdicts, before = judge_all(session, proposals, loss)
     finally:
         session.engine.close()
     chosen = choose(verdicts, settings.accept)
@@ -89,8 +93,10 @@ def search_all(session: Session, loss: Loss, quiet: bool) -> list[Proposal]:
     """Every search in turn; closed forms come first where the others start from them, and their passes count there."""
     proposals: list[Proposal] = []
     begin = {"closed": 0, "previous": -1}.get(session.settings.begin)
+    most = Budget.parse(session.settings.budget).passes
+    total = int(most) if math.isfinite(most) else None
     for name in session.searches:
-        with progress.bar(name, None, "passes", quiet) as advance:
+        with progress.bar(name, total, "passes", quiet) as advance:
             problem = session.problem(loss, advance)
             if name in STARTED and begin is not None and proposals:
                 problem = started(problem, proposals[begin])

@@ -10,10 +10,12 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from qsched_runtime.devices import DEVICES
 from typer.core import TyperCommand
 
 from qsched_edge.calibrate.registries import MEMORY_MODES
 from qsched_edge.errors import MissingExtraError, unknown_name
+from qsched_edge.installed import install_command
 
 WHAT, PICTURE, PRECISION, OBSERVING, PARTS = "Input", "Picture", "Precision", "Observing the model", "Parts"
 SEARCHING, SCORING, DECIDING, PLACE, OUTPUT = "Search", "Score", "Decision", "Where it runs", "Output"
@@ -65,7 +67,10 @@ Reference = Annotated[
     Path | None,
     option("32-bit bundle of the same weights (default: NAME-w32 beside it, made if missing).", WHAT),
 ]
-Provider = Annotated[list[str], option("onnxruntime provider, in order of preference.", PLACE, "--provider")]
+Device = Annotated[str, one_of(DEVICES, "Where the networks run.", PLACE, "--device")]
+Provider = Annotated[
+    list[str], option("For experts: onnxruntime's own names, in order of preference.", PLACE, "--provider")
+]
 Memory = Annotated[
     str, one_of(MEMORY_MODES, "low: keep 4-bit convolutions packed; fast: unpack them once.", PLACE, "--memory")
 ]
@@ -74,8 +79,18 @@ MaxRam = Annotated[str | None, option("Most memory to take, such as 2G.", PLACE,
 CPU = ["CPUExecutionProvider"]
 
 
+EXTRAS = {  # the smallest extra that a command needs; the others need none beside the command line's own
+    "export": "export", "quantize": "quantize", "inspect": "quantize", "calibrate": "calibrate",
+    "evaluate": "evaluate", "ablate": "evaluate",
+}  # fmt: skip
+
+
 class Grouped(TyperCommand):
-    """A command whose options stand in the groups that they name."""
+    """A command with its options in the groups that they name; it names its extra where a package is missing."""
+
+    def invoke(self, ctx: Any) -> Any:
+        with needing(EXTRAS.get(str(ctx.info_name), "cli")):
+            return super().invoke(ctx)
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
         shown = [(panel_of(p), record) for p in self.get_params(ctx) if (record := p.get_help_record(ctx)) is not None]
@@ -96,7 +111,9 @@ def needing(extra: str) -> Iterator[None]:
     try:
         yield
     except ModuleNotFoundError as error:
-        raise MissingExtraError(f'this command needs {error.name}: pip install "qsched-edge[{extra}]"') from error
+        if (error.name or "").startswith("qsched"):
+            raise  # a fault of ours
+        raise MissingExtraError(f"this command needs {error.name}: {install_command(extra)}") from error
 
 
 def show(value: Any, as_json: bool, text: str) -> None:

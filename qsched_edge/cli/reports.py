@@ -48,13 +48,16 @@ def evaluate(
     count: Annotated[int, option("Number of prompts.", SCORING)] = EVALUATION.prompts,
     seeds: Annotated[int, option("Seeds per prompt.", SCORING)] = EVALUATION.seeds,
     steps: Annotated[int | None, option("Step count to evaluate (default: the bundle's).", SCORING)] = EVALUATION.steps,
+    device: Annotated[str, one_of(PROVIDERS, "For networks and judges alike.", PLACE)] = EVALUATION.place.device,
     provider: Provider = CPU,
     force: Force = False,
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
     """The four cells {full precision, quantized} x {c = 1, calibrated}, with paired intervals and pictures."""
-    settings = EvaluationSettings(prompts=count, seeds=seeds, steps=steps, place=Place(providers=tuple(provider)))
+    settings = EvaluationSettings(
+        prompts=count, seeds=seeds, steps=steps, place=Place(device=device, providers=tuple(provider))
+    )
     with needing("evaluate"):
         from qsched_edge.evaluate.run import evaluate as run_evaluation
         from qsched_edge.evaluate.run import text_table

@@ -6,55 +6,48 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
-import numpy as np
-
-from qsched_edge.evaluate.cells import Cell, metric_names
-from qsched_edge.intervals import percentiles, resamples
-from qsched_edge.jaq.frechet import Frechet, flat
+from qsched_edge.evaluate.cells import Cell
+from qsched_edge.intervals import percentiles
+from qsched_edge.jaq.panel import Panel, Resampled
 
 CELLS = ("full precision, c = 1", "full precision, calibrated", "quantized, c = 1", "quantized, calibrated")
 BASE = CELLS[2]  # differences are taken against the quantized model without coefficients
 BEYOND = "quantized - full precision"  # how much more calibration gains where something was quantized
-FRECHET_RESAMPLES = 200
-
-Sampled = Mapping[str, np.ndarray]  # each measure on all prompts, then on resamples of them: float64 [1 + resamples]
 
 
-def compared(cells: Mapping[str, Cell], frechet: Frechet) -> dict[str, Any]:
+def compared(cells: Mapping[str, Cell], panel: Panel, prompts: int) -> dict[str, Any]:
     """The means of each cell, what sets the others apart from the quantized model at c = 1, and what calibration gains
     on each network and on the quantized one beyond the other."""
-    sampled = {name: measures(cell, frechet) for name, cell in cells.items()}
+    beside = cells[CELLS[0]].looks
+    sampled = {name: panel.sampled(cell.looks, prompts, beside) for name, cell in cells.items()}
     full, full_calibrated, plain, calibrated = (sampled[name] for name in CELLS)
+    gains = {"full precision": (full_calibrated, full), "quantized": (calibrated, plain)}
+    gains[BEYOND] = less(calibrated, plain), less(full_calibrated, full)
+    alone = prompts == 1
     return {
-        "cells": {name: {m: float(values[0]) for m, values in found.items()} for name, found in sampled.items()},
-        "differences": {name: contrast(sampled[name], plain) for name in CELLS if name != BASE},
-        "calibration_gains": {
-            "full precision": contrast(full_calibrated, full),
-            "quantized": contrast(calibrated, plain),
-            BEYOND: contrast(less(calibrated, plain), less(full_calibrated, full)),
-        },
+        "judges": {"measures": readings_json(panel, plain), "left_out": list(panel.left_out)},
+        "cells": {name: means(found) for name, found in sampled.items()},
+        "differences": {name: contrast(sampled[name], plain, alone) for name in CELLS if name != BASE},
+        "calibration_gains": {name: contrast(*pair, alone) for name, pair in gains.items()},
     }
 
 
-def measures(cell: Cell, frechet: Frechet) -> Sampled:
-    """Means of the metrics and the Fréchet distance to the real pictures; a prompt keeps all its seeds."""
-    prompts = len(cell.features)
-    whole = np.arange(prompts)[None]
-    rows = np.concatenate([whole, resamples(prompts, 0)])
-    means = {m: cell.metrics[m].mean(axis=1)[rows].mean(axis=1) for m in metric_names()}
-    few = np.concatenate([whole, resamples(prompts, 0, FRECHET_RESAMPLES)])
-    return {**means, "frechet": np.array([frechet(flat(cell.features[some])) for some in few])}
+def means(sampled: Resampled) -> dict[str, float]:
+    return {m: float(values[0]) for m, values in sampled.items()}
 
 
-def differences(cell: Cell, base: Cell, frechet: Frechet) -> dict[str, dict[str, float]]:
-    """cell - base for every measure, with intervals."""
-    return contrast(measures(cell, frechet), measures(base, frechet))
+def contrast(after: Resampled, before: Resampled, alone: bool = False) -> dict[str, dict[str, float | None]]:
+    """after - before for every measure: the estimate and the ends of its 95 % interval, which one prompt `alone` does
+    not give."""
+    ends: dict[str, None] = {"low": None, "high": None} if alone else {}
+    return {m: {**asdict(percentiles(d[0], d[1:])), **ends} for m, d in less(after, before).items()}
 
 
-def contrast(after: Sampled, before: Sampled) -> dict[str, dict[str, float]]:
-    """after - before for every measure: the estimate and the ends of its 95 % interval."""
-    return {m: asdict(percentiles(d[0], d[1:])) for m, d in less(after, before).items()}
-
-
-def less(after: Sampled, before: Sampled) -> Sampled:
+def less(after: Resampled, before: Resampled) -> Resampled:
     return {m: after[m] - before[m] for m in before}
+
+
+def readings_json(panel: Panel, measured: Resampled) -> dict[str, dict[str, Any]]:
+    """How every measure that was taken is called, printed and read, and the judge that it belongs to."""
+    owner = {m: name for name, judge in panel.judges.items() for m in (*judge.readings, *judge.distances)}
+    return {m: {**asdict(reading), "judge": owner[m]} for m, reading in panel.readings.items() if m in measured}

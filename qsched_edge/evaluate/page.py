@@ -11,19 +11,7 @@ import numpy as np
 from qsched_runtime import png_bytes
 
 from qsched_edge.calibrate.record import numbers
-from qsched_edge.jaq.terms import TERMS, picture_terms
-
-MEASURES = {
-    "top1": ("Concept accuracy, top 1", "{:.1%}", "{:+.1%}"),
-    "top5": ("Concept accuracy, top 5", "{:.1%}", "{:+.1%}"),
-    "frechet": ("Fréchet distance (less is better)", "{:.2f}", "{:+.2f}"),
-}
-
-
-def labels() -> dict[str, tuple[str, str, str]]:
-    """Measure -> title, form of a value, form of a difference: the second judge's, then the terms."""
-    return MEASURES | {n: (TERMS[n].label, TERMS[n].form, TERMS[n].signed) for n in picture_terms()}
-
+from qsched_edge.evaluate.text import span
 
 STRENGTH = 3  # differences of quantized pictures are faint
 
@@ -39,13 +27,6 @@ def data_uri(picture: np.ndarray) -> str:
     return "data:image/png;base64," + base64.b64encode(png_bytes(picture)).decode()
 
 
-def interval_text(difference: Mapping[str, float] | None, form: str) -> str:
-    if difference is None:
-        return "not finite"
-    low, high = form.format(difference["low"]), form.format(difference["high"])
-    return f"{form.format(difference['estimate'])} [{low}, {high}]"
-
-
 def page(report: Mapping[str, Any], prompts: Sequence[str], pictures: Mapping[str, np.ndarray]) -> str:
     """HTML text; `pictures` holds uint8 [shown, H, W, 3] for each cell, of the first prompts; differences are
     taken to the first cell's."""
@@ -53,24 +34,6 @@ def page(report: Mapping[str, Any], prompts: Sequence[str], pictures: Mapping[st
 
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     template = environment.from_string(files("qsched_edge.evaluate").joinpath("report.html.j2").read_text("utf-8"))
-    metrics = [
-        {
-            "title": title,
-            "values": [form.format(cell[name]) for cell in report["cells"].values()],
-            "differences": [
-                interval_text(report["differences"][cell][name], signed) if cell in report["differences"] else ""
-                for cell in report["cells"]
-            ],
-        }
-        for name, (title, form, signed) in labels().items()
-    ]
-    gains = [
-        {
-            "title": title,
-            "values": [interval_text(gain[name], signed) for gain in report["calibration_gains"].values()],
-        }
-        for name, (title, _, signed) in labels().items()
-    ]
     coefficients = {name: [numbers([v]) for v in column] for name, column in report["coefficients"].items()}
     base = next(iter(pictures.values()))
     shown = [
@@ -82,5 +45,39 @@ def page(report: Mapping[str, Any], prompts: Sequence[str], pictures: Mapping[st
         for i, prompt in enumerate(prompts[: len(base)])
     ]
     return template.render(
-        report=report, cells=list(report["cells"]), metrics=metrics, gains=gains, coefficients=coefficients, shown=shown
-    )
+        report=report, cells=list(report["cells"]), metrics=metric_rows(report), gains=gain_rows(report),
+        coefficients=coefficients, shown=shown,
+    )  # fmt: skip
+
+
+def metric_rows(report: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """A row for each measure: every cell's value and its difference to the base."""
+    return [
+        {
+            "title": titled(m),
+            "values": [m["form"].format(cell[name]) if name in cell else "" for cell in report["cells"].values()],
+            "differences": [
+                span(report["differences"][cell][name], m["signed"])
+                if name in report["differences"].get(cell, {})
+                else ""
+                for cell in report["cells"]
+            ],
+        }
+        for name, m in report["judges"]["measures"].items()
+    ]
+
+
+def gain_rows(report: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """A row for each measure: what calibration gains on each network, and on one beyond the other."""
+    return [
+        {
+            "title": titled(m),
+            "values": [span(g[name], m["signed"]) if name in g else "" for g in report["calibration_gains"].values()],
+        }
+        for name, m in report["judges"]["measures"].items()
+    ]
+
+
+def titled(measure: Mapping[str, Any]) -> str:
+    less = "" if measure["more_is_better"] else " (less is better)"
+    return f"{measure['label']}{less}"

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import statistics
+import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -17,29 +18,22 @@ from qsched_edge.bundle.card import versions
 from qsched_edge.bundle.learned import LearnedSchedule, coefficients_json
 from qsched_edge.bundle.opened import OpenedBundle, open_bundle
 from qsched_edge.calibrate.device import open_sampler
-from qsched_edge.calibrate.inputs import (
-    judge_identity,
-    judge_of,
-    recipe_path,
-    terms_of,
-)
+from qsched_edge.calibrate.inputs import recipe_path, terms_of
 from qsched_edge.calibrate.reference import beside, full_precision, uncalibrated_at
 from qsched_edge.calibrate.settings import CalibrationSettings
 from qsched_edge.checkpoint.recipes import ModelSpec
-from qsched_edge.errors import MetricError
-from qsched_edge.evaluate.cells import Cell, measure
+from qsched_edge.evaluate.cells import CELL, Asked, Cell, write_cell
 from qsched_edge.evaluate.contrasts import CELLS, compared
+from qsched_edge.evaluate.judging import panel_identity, report_panel
 from qsched_edge.evaluate.settings import EvaluationSettings
-from qsched_edge.jaq.concepts import Classifier
-from qsched_edge.jaq.judge import Judge
-from qsched_edge.jaq.terms import TERMS, picture_terms
+from qsched_edge.evaluate.text import text_table
 from qsched_edge.prompts import read_prompts
 from qsched_edge.work import progress
 from qsched_edge.work.staging import Staging, refuse_existing, write_json, write_text
 
-CELL = "cell.npz"
+__all__ = ["evaluate", "full_precision", "text_table"]
 SHOWN = 12
-TIMED = 5
+TIMED, TIMED_SECONDS = 5, 60  # rounds, and how long they may take where one picture takes long
 
 
 def evaluate(
@@ -59,7 +53,9 @@ def evaluate(
     steps, spec = bundle.steps(settings.steps), bundle.model(model)
     prompt_set = read_prompts(prompts or recipe_path(spec.recipe, "heldout", "--prompts"))
     chosen = prompt_set.first(settings.prompts)
-    judges = judge_of(spec.recipe), classifier_of(spec)
+    panel = report_panel(spec.recipe, terms_of(spec.recipe, CalibrationSettings()), settings.place.device, chosen)
+    for line in panel.left_out:
+        print(line, file=sys.stderr)
     full_folder = full_precision(spec, bundle, reference or beside(bundle, spec), quiet)
     samplers = {
         name: open_sampler(path, settings.place)
@@ -68,19 +64,21 @@ def evaluate(
     schedules = {"c = 1": bundle.stock(steps), "calibrated": bundle.learned(steps)}
     arguments = {
         "settings": asdict(settings), "prompts": prompt_set.sha256, "manifest": bundle.identity,
-        "reference": uncalibrated_at(full_folder), "judges": judges_identity(spec), "versions": versions(),
+        "reference": uncalibrated_at(full_folder), "judges": panel_identity(panel), "versions": versions(),
     }  # fmt: skip
     with Staging(output, arguments, force) as staging:
         with progress.bar("evaluate", 4 * settings.prompts * settings.seeds, "images", quiet) as advance:
-            draw = partial(write_cell, judges=judges, prompts=chosen, seeds=settings.seeds, advance=advance)
-            cells = cells_of(samplers, schedules, draw, staging)
+            asked = Asked(panel, chosen, settings.seeds, SHOWN)
+            cells = cells_of(samplers, schedules, partial(write_cell, asked=asked, advance=advance), staging)
+        with progress.saying("timing single pictures", quiet):
+            seconds = seconds_per_image(samplers, folder, settings, steps)
         report = {
             "prompts": {"file": prompt_set.path.name, "sha256": prompt_set.sha256, "count": len(chosen)},
             "seeds": settings.seeds,
             **described(bundle, steps),
-            **compared(cells, judges[1].frechet),
+            **compared(cells, panel, len(chosen)),
             "sizes": sizes(spec, bundle),
-            "seconds_per_image": seconds_per_image(samplers, folder, settings, steps),
+            "seconds_per_image": seconds,
             "versions": versions(),
         }
         from qsched_edge.evaluate.page import page
@@ -102,44 +100,19 @@ def described(bundle: OpenedBundle, steps: int) -> dict[str, Any]:
 
 
 def cells_of(
-    samplers: Mapping[str, Sampler],
-    schedules: Mapping[str, LearnedSchedule],
-    draw: Callable[[Sampler, LearnedSchedule, Path], None],
+    samplers: Mapping[str, Sampler], schedules: Mapping[str, LearnedSchedule], draw: Callable[..., None],
     staging: Staging,
-) -> dict[str, Cell]:
-    """The four cells, each a finished part of the staging folder."""
-    found = {}
+) -> dict[str, Cell]:  # fmt: skip
+    """The four cells, each a finished part of the staging folder; all are judged beside the first."""
+    found: dict[str, Cell] = {}
+    first: Path | None = None
     for i, name in enumerate(CELLS):
         precision, kind = name.split(", ")
-        write = partial(draw, samplers[precision], schedules[kind])
-        found[name] = Cell.load(staging.part(f"cell-{i}", write) / CELL)
+        write = partial(draw, samplers[precision], schedules[kind], beside=first)
+        folder = staging.part(f"cell-{i}", write)
+        first = first or folder
+        found[name] = Cell.load(folder / CELL)
     return found
-
-
-def write_cell(
-    sampler: Sampler,
-    schedule: LearnedSchedule,
-    folder: Path,
-    *,
-    judges: tuple[Judge, Classifier],
-    prompts: Sequence[str],
-    seeds: int,
-    advance: Callable[[int], None],
-) -> None:
-    measure(sampler, schedule, judges, prompts, seeds, SHOWN, advance).save(folder / CELL)
-
-
-def classifier_of(spec: ModelSpec) -> Classifier:
-    if not spec.recipe.evaluator:
-        raise MetricError(f"recipe {spec.recipe.name} names no evaluator: add evaluator = FOLDER of a classifier")
-    return Classifier(spec.recipe.path(spec.recipe.evaluator))
-
-
-def judges_identity(spec: ModelSpec) -> dict[str, Any]:
-    """All that a cell's measurements depend on beside its pictures."""
-    recipe = spec.recipe
-    evaluator = bundles.list_files(recipe.path(recipe.evaluator)) if recipe.evaluator else []
-    return {**judge_identity(terms_of(recipe, CalibrationSettings())), "evaluator": evaluator}
 
 
 def sizes(spec: ModelSpec, bundle: OpenedBundle) -> dict[str, Any]:
@@ -166,31 +139,12 @@ def seconds_per_image(
     fast = open_sampler(folder, replace(settings.place, memory="fast"))
     variants = {**samplers, "quantized, memory=fast": fast}
     times: dict[str, list[float]] = {name: [] for name in variants}
+    begun = time.perf_counter()
     for i in range(TIMED + 1):
+        if i > 1 and time.perf_counter() - begun > TIMED_SECONDS:
+            break
         for name, sampler in variants.items():
             start = time.perf_counter()
             sampler("", seed=i, num_inference_steps=steps)
             times[name].append(time.perf_counter() - start)
     return {name: statistics.median(t[1:]) for name, t in times.items()}  # the first round warms up
-
-
-def text_table(report: dict[str, Any]) -> str:
-    """The four cells as plain text, what calibration gains below."""
-    shorts = " ".join(f"{TERMS[n].short:>7}" for n in picture_terms())
-    head = f"{'cell':28} {'top-1':>7} {'top-5':>7} {'Fréchet':>9} {shorts}"
-    rows = [head, "-" * len(head)]
-    for name, c in report["cells"].items():
-        accuracy = f"{c['top1']:7.1%} {c['top5']:7.1%}"
-        terms = " ".join(f"{TERMS[n].form.format(c[n]):>7}" for n in picture_terms())
-        rows.append(f"{name:28} {accuracy} {c['frechet']:9.2f} {terms}")
-    for name, gain in report["calibration_gains"].items():
-        d, f = gain["top5"], gain["frechet"]
-        rows.append(f"calibration, {name}: top-5 {d['estimate']:+.1%} [{d['low']:+.1%}, {d['high']:+.1%}], "
-                    f"Fréchet {f['estimate']:+.2f} [{f['low']:+.2f}, {f['high']:+.2f}]")  # fmt: skip
-    rows.append("(calibrated - c = 1 on each network and the difference of the two, 95 % intervals)")
-    backbone = next(iter(set(report["sizes"]["components"]) & {"unet", "transformer"}))
-    ratio, whole = report["sizes"]["components"][backbone]["ratio"], report["sizes"]["bundle"]
-    rows.append(
-        f"bytes: {backbone} {ratio:.2f} times smaller than FP16, bundle {whole['bytes']:,} = {whole['ratio']:.2f} times"
-    )
-    return "\n".join(rows)

@@ -11,7 +11,8 @@ from qsched_edge.errors import RequestError
 
 @dataclass(frozen=True)
 class EvaluationSettings:
-    """`prompts` held-out prompts, each with `seeds` noises; `steps` of the bundle's schedules (None: its default)."""
+    """`prompts` held-out prompts, each with `seeds` noises (one prompt gives no interval); `steps` of the bundle's
+    schedules (None: its default)."""
 
     prompts: int = 64
     seeds: int = 3
@@ -19,7 +20,7 @@ class EvaluationSettings:
     place: Place = field(default_factory=Place)
 
     def __post_init__(self) -> None:
-        if self.prompts < 2 or self.seeds < 1:
-            raise RequestError(f"{self.prompts} prompts x {self.seeds} seeds give no interval: use 2 prompts or more")
+        if self.prompts < 1 or self.seeds < 1:
+            raise RequestError(f"{self.prompts} prompts x {self.seeds} seeds are no pictures: use 1 or more of each")
         noise.check_prompts("prompts", self.prompts)
         noise.check_noises("seeds", self.seeds)

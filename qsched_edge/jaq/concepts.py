@@ -71,7 +71,7 @@ class Concepts:
 
     def __init__(self, classifier: Classifier, files: frozenset[str]) -> None:
         self.classifier, self.files = classifier, files
-        reading = Reading("Fréchet distance of concept features (less is better)", "Fréchet", False, "{:.2f}",
+        reading = Reading("Fréchet distance of concept features", "Fréchet", False, "{:.2f}",
                           "{:+.2f}")  # fmt: skip
         self.distances: Mapping[str, Distance] = {"frechet": FrechetDistance(reading, classifier.frechet)}
 

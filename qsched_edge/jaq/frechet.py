@@ -8,7 +8,7 @@ import numpy as np
 
 from qsched_edge.jaq.judges import Reading
 
-FEW = 200  # resamples: each takes an eigenvalue decomposition
+FEW = 1 + 200  # all prompts and some resamples: each takes an eigenvalue decomposition
 
 
 @dataclass(frozen=True)

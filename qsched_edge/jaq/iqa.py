@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from qsched_edge import torchvision_schema
 from qsched_edge.errors import MetricError, MissingExtraError
+from qsched_edge.installed import install_command
 from qsched_edge.jaq.terms import Seen
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ def create(name: str, device: str) -> Any:
     try:
         import pyiqa
     except ModuleNotFoundError as error:
-        raise MissingExtraError('metrics of pyiqa need it: pip install "qsched-edge[metrics]"') from error
+        raise MissingExtraError(f"metrics of pyiqa need it: {install_command('metrics')}") from error
     if name not in pyiqa.list_models(metric_mode="NR"):
         raise MetricError(f"pyiqa has no metric {name!r} without a reference picture: see pyiqa.list_models('NR')")
     try:

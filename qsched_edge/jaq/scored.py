@@ -17,8 +17,8 @@ class ScoredTerms:
 
     distances: Mapping[str, Distance] = {}
 
-    def __init__(self, judge: Judge, files: frozenset[str]) -> None:
-        self.judge, self.files = judge, files
+    def __init__(self, settings: TermSettings, device: str) -> None:
+        self.settings, self.judge, self.files = settings, Judge(settings, device), term_files(settings)
         self.readings = {n: reading_of(n) for n in picture_terms()}
 
     def look(self, drawn: Drawn) -> Look:
@@ -34,7 +34,7 @@ class ScoredTerms:
 
 
 def scored_terms(source: JudgeSource) -> ScoredTerms:
-    return ScoredTerms(Judge(source.terms, source.device), term_files(source.terms))
+    return ScoredTerms(source.terms, source.device)
 
 
 def reading_of(name: str) -> Reading:

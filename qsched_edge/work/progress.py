@@ -1,8 +1,9 @@
-"""One progress bar, on stderr, that machines can switch off."""
+"""Progress on stderr, which machines can switch off: a bar, and a word where something silent takes its time."""
 
 from __future__ import annotations
 
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -25,3 +26,19 @@ def bar(title: str, total: int | None, unit: str, quiet: bool = False) -> Iterat
             shown.update(n)
 
         yield advance
+
+
+PATIENCE = 2.0  # seconds that nobody wonders about
+
+
+@contextmanager
+def saying(what: str, quiet: bool = False, patience: float = PATIENCE) -> Iterator[None]:
+    """Around work without a bar: if it takes longer than `patience` seconds, one line says what is being done."""
+    timer = threading.Timer(patience, print, (f"{what} ...",), {"file": sys.stderr, "flush": True})
+    timer.daemon = True
+    if not quiet:
+        timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()

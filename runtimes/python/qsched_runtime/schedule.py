@@ -76,7 +76,7 @@ def finite(name: str, values: Any, ranks: tuple[int, ...]) -> np.ndarray:
     """float64 array of one of the `ranks`; BundleError if any value is not a finite number."""
     column = np.asarray(values, np.float64)
     if column.ndim not in ranks or not np.isfinite(column).all():
-        raise BundleError(f"{name} must be finite numbers for each step, not {column.tolist()}")
+        raise BundleError(f"{name} must be finite numbers for each step, of rank {' or '.join(map(str, ranks))}")
     return column
 
 
@@ -104,6 +104,23 @@ class FoldedSchedule:
 
     def draws_noise(self, i: int) -> bool:
         return bool(self.table.c[i] != 0)
+
+    def estimate(self, x: np.ndarray, z: np.ndarray | None, x_next: np.ndarray, i: int) -> np.ndarray:
+        """The finished latents x0 as step i, from `x` to `x_next`, sees them; after the last step `x_next` itself.
+
+        Before the step x = s x0 + n eps, and what it makes without fresh noise is s' x0 + m eps with m^2 = n'^2 - c^2:
+        two equations that give x0 for every family. Where they are one (a step that goes nowhere), `x_next`.
+        """
+        table = self.table
+        if i + 1 >= len(table):
+            return x_next
+        bare = x_next - self.bias[i] if z is None else x_next - self.bias[i] - np.float32(table.c[i]) * z
+        s, n, s_next = table.start_x0[i], table.start_noise[i], table.start_x0[i + 1]
+        m = np.sqrt(max(table.start_noise[i + 1] ** 2 - table.c[i] ** 2, 0.0))
+        both = n * s_next - m * s
+        if abs(both) < 1e-6 * max(abs(n), abs(m), 1e-6):
+            return x_next
+        return np.asarray(np.float32(n / both) * bare - np.float32(m / both) * x, np.float32)
 
     def step(self, x: np.ndarray, e: np.ndarray, z: np.ndarray | None, i: int) -> np.ndarray:
         """The latents after step i, float32 [B, C, H, W]; `z` is None where the step draws no noise."""

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import re
 import unicodedata
 from collections.abc import Callable, Iterator
 from functools import lru_cache
 from itertools import chain, groupby, pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from qsched_runtime.errors import BundleError
+from qsched_runtime.files import read_limited
 from qsched_runtime.manifest import TokenizerSpec
-from qsched_runtime.unigram import pattern_of, unigram_from_json
+from qsched_runtime.strict import TOKENIZER, parse_json
+from qsched_runtime.unigram import added_tokens, pattern_of, unigram_from_json, valid_id
 
 # Unicode White_Space: str.isspace() counts the separators U+001C..U+001F as well, a regex's \s does not.
 WHITE_SPACE = {*"\t\n\v\f\r \x85\xa0\u1680\u2028\u2029\u202f\u205f\u3000", *map(chr, range(0x2000, 0x200B))}
@@ -30,7 +31,14 @@ def byte_alphabet() -> dict[int, str]:
 
 ALPHABET = byte_alphabet()
 Pairs = list[tuple[str, str]]
-Tokenizer = Callable[[str], list[int]]
+
+
+class Tokenizer(Protocol):
+    """`tokenizer(prompt)` gives ids of a fixed length; `left_out(prompt)` says how many ids did not fit."""
+
+    def __call__(self, prompt: str) -> list[int]: ...
+
+    def left_out(self, prompt: str) -> int: ...
 
 
 class ClipTokenizer:
@@ -51,9 +59,15 @@ class ClipTokenizer:
         self._bpe = lru_cache(maxsize=65536)(self._merge)
 
     def __call__(self, prompt: str) -> list[int]:
-        ids = [i for part in self.split_written(prompt) for i in self._ids(part)][: self.spec.length - 2]
-        ids = [self.spec.bos_id, *ids, self.spec.eos_id]
+        ids = [self.spec.bos_id, *self._all_ids(prompt)[: self.spec.length - 2], self.spec.eos_id]
         return ids + [self.spec.pad_id] * (self.spec.length - len(ids))
+
+    def left_out(self, prompt: str) -> int:
+        """How many of the prompt's ids are beyond `length`."""
+        return max(0, len(self._all_ids(prompt)) - (self.spec.length - 2))
+
+    def _all_ids(self, prompt: str) -> list[int]:
+        return [i for part in self.split_written(prompt) for i in self._ids(part)]
 
     def _ids(self, part: str) -> list[int]:
         if part in self.written:
@@ -109,7 +123,10 @@ def clip_from_json(data: dict[str, Any], spec: TokenizerSpec) -> ClipTokenizer:
     """Raises KeyError, TypeError or ValueError for what is no CLIP tokenizer.json."""
     pairs = (m.split(" ") if isinstance(m, str) else m for m in data["model"]["merges"])
     merges = [(left, right) for left, right in pairs]
-    return ClipTokenizer(data["model"]["vocab"], merges, data["added_tokens"], spec)
+    if not all(isinstance(part, str) for pair in merges for part in pair):
+        raise ValueError("a merge is no pair of texts")
+    vocabulary = {piece: valid_id(i) for piece, i in data["model"]["vocab"].items()}
+    return ClipTokenizer(vocabulary, merges, added_tokens(data), spec)
 
 
 KINDS: dict[str, Callable[[dict[str, Any], TokenizerSpec], Tokenizer]] = {
@@ -122,7 +139,8 @@ def load_tokenizer(path: Path, spec: TokenizerSpec) -> Tokenizer:
     """Read a tokenizer.json; raises BundleError when it is not the kind that `spec` names."""
     if spec.kind not in KINDS:
         raise BundleError(f"tokenizer kind {spec.kind!r} is unknown to this runtime: use a newer one")
+    data = parse_json(read_limited(path.parent, path.name, TOKENIZER.bytes), TOKENIZER, str(path))
     try:
-        return KINDS[spec.kind](json.loads(path.read_text("utf-8")), spec)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        return KINDS[spec.kind](data, spec)
+    except (ValueError, KeyError, TypeError, AttributeError, LookupError) as error:
         raise BundleError(f"{path} is no {spec.kind} tokenizer.json ({error!r}): make the bundle again") from error
