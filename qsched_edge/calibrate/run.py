@@ -108,7 +108,7 @@ def make_record(
         **bundles.coefficients_json(coefficients),
         "settings": {n: v for n, v in settings.json().items() if n not in PLACE_OPTIONS},
         "loss": {"name": settings.loss, "k": settings.k, **loss.json()},
-        "metrics": {"text_image": session.setup.terms.text_image, "quality": session.setup.terms.quality},
+        "metrics": {n: getattr(session.setup.terms, n) for n in ("scorer", "text_image", "quality")},
         "bounds": BOUNDS,
         "candidates": [candidate_json(v) for v in verdicts],
         "warnings": warnings(session, verdicts, before),
@@ -125,7 +125,7 @@ def warnings(session: Session, verdicts: Sequence[Verdict], before: Scores) -> l
     judge = Judge(session.setup.terms, session.setup.place.device)
     found = shared(session.sets["fit"].prompts, session.sets["heldout"].prompts)
     found += too_few(before.count)
-    for name in picture_terms():
+    for name in (n for n in picture_terms() if n in before.values):
         found += saturation(name, before[name], judge.ends(name))
     if session.settings.guard and not session.setup.compare:
         found.append(UNCOMPARED)
