@@ -116,8 +116,8 @@ def write_row(study: Study, row: Row, folder: Path) -> None:
 
 
 def by_neural_compressor(study: Study, row: Row, folder: Path) -> onnx.ModelProto:
-    source = whole_graph.prepared(study.graph, folder / "whole.onnx")
-    config = dict(row.config) | {"op_name_dict": dict.fromkeys(source.operators(study.kept), whole_graph.FLOAT)}
+    source = whole_graph.compressor_graph(study.graph, folder / "whole.onnx")
+    config = dict(row.config) | {"op_name_dict": dict.fromkeys(source.operators(study.kept), whole_graph.KEPT_FLOAT)}
     if row.weight_only:
         weight = {"bits": 4, "group_size": 32, "scheme": "asym", "algorithm": row.weight_only}
         config |= {"approach": "weight_only", "op_type_dict": {".*": {"weight": weight}}}
@@ -125,7 +125,7 @@ def by_neural_compressor(study: Study, row: Row, folder: Path) -> onnx.ModelProt
         fed = {node.name for node in source.layers if node.input[0] in source.types}
         for name in source.operators(lambda weight: weight in fed and not study.kept(weight)):
             config["op_name_dict"][name] = {"weight": {**weight, "algorithm": "RTN"}}
-    model = whole_graph.fitted(source, config, spread(study.feeds, whole_graph.CALLS))
+    model = whole_graph.fitted(source, config, spread(study.feeds, whole_graph.SCALED_CALLS))
     source.path.unlink()
     repack(model)
     whole_graph.slim(model)

@@ -27,7 +27,7 @@ from qsched_edge.export.settings import ExportSettings
 from qsched_edge.observe import allocation, sensitivity
 from qsched_edge.observe.allocation import Option
 from qsched_edge.observe.observation import MomentsOf, Observation, write_feeds, write_moments
-from qsched_edge.observe.sensitivity import Candidate, restored
+from qsched_edge.observe.sensitivity import WidthCandidate, restored
 from qsched_edge.pipelines import layout_of
 from qsched_edge.precision import Scheme
 from qsched_edge.prompts import read_prompts
@@ -48,7 +48,7 @@ class Backbone:
 
     name: str
     weights: Weights
-    candidates: list[Candidate]
+    candidates: list[WidthCandidate]
     fixed: int
     fp16: int
 
@@ -57,14 +57,14 @@ class Backbone:
         job = job_of(spec, ExportSettings(), quiet=True)
         plan = job.backbone
         schemes = partial(scheme_of, job.settings, spec, plan.name)
-        return cls(plan.name, job.weights(plan), *sensitivity.candidates_of(ir.load(graph).graph, schemes))
+        return cls(plan.name, job.weights(plan), *sensitivity.width_choices(ir.load(graph).graph, schemes))
 
 
 def scheme_of(settings: ExportSettings, spec: ModelSpec, component: str, weight: str, bits: int) -> Scheme:
     return settings.scheme(spec.recipe, component, weight, bits=bits)
 
 
-def relative_error(backbone: Backbone, c: Candidate, scheme: Scheme, seen: MomentsOf, judge: MomentsOf) -> float:
+def relative_error(backbone: Backbone, c: WidthCandidate, scheme: Scheme, seen: MomentsOf, judge: MomentsOf) -> float:
     """tr(dW H dW^T) / tr(W H W^T) with the H of `judge`; the method knows what `seen` gives."""
     moments = judge(c.name)
     assert moments is not None

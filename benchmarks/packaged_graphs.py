@@ -20,7 +20,7 @@ import onnx
 from PIL import Image, ImageDraw, ImageFont
 
 from qsched_edge.errors import QSchedError
-from qsched_edge.foreign.run import Report, quantize
+from qsched_edge.foreign.run import QuantizeReport, quantize
 from qsched_edge.foreign.settings import QuantizeSettings
 from qsched_edge.precision import Scheme
 
@@ -115,12 +115,12 @@ def row(graph: Graph, bits: int, folder: Path) -> str:
     return f"{head} | {path.stat().st_size:,} | W{bits}A16: {counts(report)} | {left(report)} | {figures(report)} |"
 
 
-def counts(report: Report) -> str:
+def counts(report: QuantizeReport) -> str:
     kinds = [layer.kind for layer in report.layers]
     return ", ".join(f"{kinds.count(kind)} {kind}" for kind in sorted(set(kinds)))
 
 
-def left(report: Report) -> str:
+def left(report: QuantizeReport) -> str:
     """Bytes that stay by reason, without the small ones."""
     reasons: dict[str, int] = {}
     for weight in report.left:
@@ -128,7 +128,7 @@ def left(report: Report) -> str:
     return "; ".join(f"{size:,} bytes {reason}" for reason, size in reasons.items() if size > 2**16) or "small ones"
 
 
-def figures(report: Report) -> str:
+def figures(report: QuantizeReport) -> str:
     assert report.difference is not None  # no memory limit was given
     return f"{report.ratio:.2f} | {report.difference.relative:.1e}, {report.difference.sqnr:.1f} dB"
 

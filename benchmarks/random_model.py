@@ -19,6 +19,8 @@ torchvision_schema.declare()
 import torch
 from safetensors.torch import save_file
 
+from training.names import published
+
 SHARD = 2**31  # bytes
 
 BETAS = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "steps_offset": 1}
@@ -145,7 +147,9 @@ def write_weights(module: torch.nn.Module, folder: Path, stem: str, dtype: torch
     files, weight_map = [], {}
     for i, shard in enumerate(shards(module, dtype)):
         path = folder / f"{stem}-{i + 1:05d}.safetensors"
-        save_file(shard, path)
+        if type(module).__name__.startswith("CLIPText"):
+            shard = {published(name): tensor for name, tensor in shard.items()}
+        save_file(shard, path, {"format": "pt"})
         files.append(path)
         weight_map |= dict.fromkeys(shard, path.name)
     if len(files) == 1:

@@ -81,6 +81,16 @@ class MetricError(QSchedError):
 def unknown_name(what: str, name: str, known: Iterable[str]) -> str:
     """One line: `name` is no `what`, the nearest name that is, and all of them."""
     names = sorted(known)
-    nearest = difflib.get_close_matches(name.lower(), names, n=1, cutoff=0.4)
-    hint = f"did you mean {nearest[0]!r}? " if nearest else ""
+    nearest = alike(name, names)
+    hint = f"did you mean {nearest!r}? " if nearest else ""
     return f"unknown {what} {name!r}: {hint}known: {', '.join(names)}"
+
+
+def alike(name: str, names: list[str]) -> str:
+    """The one of `names` that `name` may be a slip of, or "": an ending that all of them have says nothing."""
+    small = {known.lower(): known for known in names}
+    shared = [letters[0] if len(set(letters)) == 1 else "" for letters in zip(*(n[::-1] for n in small), strict=False)]
+    ending = "".join(shared[: [*shared, ""].index("")])[::-1] if len(names) > 1 else ""
+    stems = {known.removesuffix(ending): whole for known, whole in small.items()}
+    found = difflib.get_close_matches(name.lower().removesuffix(ending), stems, n=1, cutoff=0.6)
+    return stems[found[0]] if found else ""

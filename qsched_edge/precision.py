@@ -12,7 +12,7 @@ INTEGER_BITS = (2, 3, 4, 8)
 ACTIVATION_BITS = (8, 16)
 CHANNEL = 0  # the group size that means: one scale for each output channel
 GROUP_SIZES = (16, 32, 64, 128, 256)
-NAME = re.compile(r"W(?P<weight>\d+)A(?P<activation>\d+)|FP(?P<float>16|32)", re.IGNORECASE)
+SCHEME_NAME = re.compile(r"W(?P<weight>\d+)A(?P<activation>\d+)|FP(?P<float>16|32)", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Scheme:
     @classmethod
     def parse(cls, name: str, group_size: int = 64, symmetric: bool = False, method: str = "rtn") -> Scheme:
         """The scheme that `name` ("W4A16", "W8A8", "FP16") stands for; the inverse of `name`."""
-        match = NAME.fullmatch(name)
+        match = SCHEME_NAME.fullmatch(name)
         if not match:
             raise QuantizeError(f"precision {name!r} is not understood: write W4A16, W8A8, FP16 or FP32")
         bits = int(match["float"] or match["weight"])

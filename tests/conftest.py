@@ -79,7 +79,7 @@ def miniature(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def recipe(miniature: Path) -> Path:
-    """A recipe of the miniature that borrows the emoji model's judges and prompts."""
+    """A recipe of the miniature that borrows the emoji model's judges and prompts, and keeps one layer only."""
     path = miniature.parent / "mini.toml"
     path.write_text(
         f"""title = "Miniature"
@@ -88,6 +88,7 @@ license = "CC0-1.0"
 steps = [4, 2]
 guidance = 2.0
 group_size = 32
+inherit = false
 prompts = "{ROOT}/calib_prompts/emoji.txt"
 heldout = "{ROOT}/calib_prompts/emoji-heldout.txt"
 scorer = "{ROOT}/models/emoji-scorer"

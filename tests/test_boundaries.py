@@ -20,7 +20,7 @@ HEAVY = (
 )  # fmt: skip
 ORDER = (  # lowest first; rooms of one line do not know each other
     ("qsched_edge",),
-    ("errors", "lookup", "_shelf", "torchvision_schema"),
+    ("errors", "lookup", "_shelf", "torchvision_schema", "installed"),
     ("noise", "intervals", "precision", "choices", "prompts"),
     ("work",),
     ("checkpoint", "capture"),

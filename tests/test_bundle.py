@@ -58,7 +58,7 @@ def test_a_missing_file_is_named(copy: Path) -> None:
 def test_paths_that_leave_the_bundle_are_refused(copy: Path, path: str) -> None:
     def change(raw: dict) -> None:
         raw["components"]["unet"]["file"] = path
-        raw["files"].append({"path": path, "bytes": 1, "sha256": "0"})
+        raw["files"].append({"path": path, "bytes": 1, "sha256": "0" * 64})
 
     edit(copy, change)
     with pytest.raises(BundleError, match="leaves the bundle"):

@@ -119,6 +119,29 @@ def test_run_warns_of_prompts_that_are_cut(bundles: dict[int, Path], tmp_path: P
     assert "tokens of the prompt 'apple apple" in done.stderr
 
 
+@pytest.mark.parametrize(
+    "model", ["sd-turbo", "stabilityai/sd-turbo", "stabilityai/sd-turbo@b261bac6fd2cf515557d5d0707481eafa0485ec2"]
+)
+def test_a_hub_out_of_reach_is_one_line(model: str, tmp_path: Path) -> None:
+    nowhere = {**os.environ, "HF_ENDPOINT": "http://127.0.0.1:9", "HF_HOME": str(tmp_path), "HF_HUB_OFFLINE": "0"}
+    command = [sys.executable, "-m", "qsched_edge", "export", "-m", model, "-o", str(tmp_path / "x")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT, env=nowhere)
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("error: stabilityai/sd-turbo@")
+    assert "cannot be fetched from the hub and is not in its cache" in line
+    assert not (tmp_path / "x").exists()
+
+
+def test_what_nobody_foresaw_is_one_printable_line() -> None:
+    from qsched_edge.cli.app import one_line, text_of
+
+    line = one_line(text_of(RuntimeError("a\x1b[31mb\nc\0" + "x" * 9_000)))
+    assert line.startswith("unexpected RuntimeError: a [31mb c xxx")
+    assert len(line) == 600
+    assert "--debug before the command" in text_of(KeyError("x"))
+
+
 def test_version_short_help_and_completion() -> None:
     from qsched_edge import __version__
 
@@ -189,7 +212,7 @@ def test_debug_shows_the_traceback() -> None:
 def test_verify_and_models_print_results_on_stdout(bundles: dict[int, Path]) -> None:
     assert "all as the manifest says" in cli("verify", bundles[4]).stdout
     found = json.loads(cli("verify", bundles[4], "--json").stdout)
-    assert (found["sound"], found["steps"], found["calibrated"]) == (True, [2, 4], [])
+    assert (found["sound"], found["steps"], found["calibrated"]) == (True, list(range(1, 9)), [])
     assert "emoji" in cli("models").stdout
 
 
@@ -253,11 +276,11 @@ def test_ctrl_c_leaves_nothing_half_and_the_same_command_finishes(
     assert not list(tmp_path.glob(".*"))
 
 
-def test_a_model_without_prompts_is_told_the_commands_own_option(miniature: Path, tmp_path: Path) -> None:
-    from qsched_edge.checkpoint.recipes import resolve
-    from qsched_edge.export.run import export
-    from qsched_edge.export.settings import ExportSettings
-
-    folder = export(resolve(str(miniature)), ExportSettings(8), tmp_path / "bundle", quiet=True)
+def test_a_bundle_without_prompts_is_told_the_commands_own_option(bundles: dict[int, Path], tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(bundles[4], tmp_path / "bundle"))
+    raw = json.loads((folder / "qsched.json").read_text())
+    for name in ("prompts", "heldout"):
+        raw["recipe"].pop(name)
+    (folder / "qsched.json").write_text(json.dumps(raw))
     assert "names no heldout: give --prompts" in fails("evaluate", folder, "-o", tmp_path / "report")
     assert "names no prompts: give --prompts" in fails("calibrate", folder)

@@ -6,6 +6,7 @@ import os
 import subprocess
 from pathlib import Path
 
+import families
 import numpy as np
 import pytest
 from conftest import ROOT
@@ -16,6 +17,7 @@ from qsched_edge.checkpoint.recipes import ModelSpec
 from qsched_edge.choices import Choices
 from qsched_edge.export.run import export
 from qsched_edge.export.settings import ExportSettings
+from training.names import rename_text_encoder
 
 __all__ = ["spec"]
 pytestmark = pytest.mark.compat
@@ -38,3 +40,17 @@ def test_optimum_draws_what_the_runtime_draws(spec: ModelSpec, bits: int, tmp_pa
     ours = Sampler.from_pretrained(bundle)(PROMPTS, seed=5, num_inference_steps=steps, height=16, width=16).images
     assert np.abs(ours - theirs).max() <= 3  # onnxruntime's 4-bit kernels may sum in another order
     assert np.abs(ours - theirs).mean() <= 0.2
+
+
+def test_text_encoders_that_are_published_here_load_whole(tmp_path: Path) -> None:
+    """transformers 4 draws weights at random, with a warning, where names lack "text_model."."""
+    if not PYTHON:
+        pytest.fail("QSCHED_COMPAT_PYTHON names no python with optimum-onnx: run `make compat`")
+    families.clip_text().save_pretrained(tmp_path)
+    rename_text_encoder(tmp_path / "model.safetensors")
+    code = (
+        "import sys; from transformers import CLIPTextModel as M; "
+        "print(len(M.from_pretrained(sys.argv[1], output_loading_info=True)[1]['missing_keys']))"
+    )
+    done = subprocess.run([PYTHON, "-c", code, str(tmp_path)], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "0"

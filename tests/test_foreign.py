@@ -15,11 +15,13 @@ from onnx import TensorProto, helper, numpy_helper
 from qsched_edge.errors import OutputExistsError, QuantizeError, WeightsError
 from qsched_edge.foreign.graph_weights import GraphWeights
 from qsched_edge.foreign.reading import read_graph
-from qsched_edge.foreign.run import Report, quantize
+from qsched_edge.foreign.run import QuantizeReport, quantize
 from qsched_edge.foreign.settings import QuantizeSettings
 from qsched_edge.precision import Scheme
-from qsched_edge.quantize import rewrite
 from qsched_edge.quantize.encode import WeightRows
+from qsched_edge.quantize.layers.linear import Linear
+from qsched_edge.quantize.methods import WeightMethod
+from qsched_edge.quantize.neural_compressor import round_to_nearest
 from qsched_edge.quantize.store import Packed
 from qsched_edge.work.memory import RamLimit
 
@@ -27,7 +29,7 @@ W4 = Scheme(4, 32)
 N = helper.make_node
 
 
-def convert(proto: onnx.ModelProto, folder: Path, scheme: Scheme = W4) -> tuple[Path, Report]:
+def convert(proto: onnx.ModelProto, folder: Path, scheme: Scheme = W4) -> tuple[Path, QuantizeReport]:
     folder.mkdir(exist_ok=True)
     output = folder / "out.onnx"
     report = quantize(saved(proto, folder / "in.onnx"), output, QuantizeSettings(scheme), quiet=True)
@@ -331,16 +333,16 @@ def test_a_run_interrupted_before_other_weights_came_starts_anew(
     )
     graph, output = tmp_path / "in.onnx", tmp_path / "out.onnx"
     onnx.save(with_weights(proto, {}), graph, save_as_external_data=True, location="weights.bin", size_threshold=0)
-    before, real, made = graph.read_bytes(), rewrite.ENCODERS["linear"], []
+    before, real, made = graph.read_bytes(), Linear.encode, []
 
-    def stops_at_the_second(rows: WeightRows, scheme: Scheme) -> list[Packed]:
+    def stops_at_the_second(kind: Linear, rows: WeightRows, scheme: Scheme) -> list[Packed]:
         made.append(rows.name)
         if len(made) == 2:
             raise KeyboardInterrupt
-        return real(rows, scheme)
+        return real(kind, rows, scheme)
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setitem(rewrite.ENCODERS, "linear", stops_at_the_second)
+        patch.setattr(Linear, "encode", stops_at_the_second)
         quantize(graph, output, QuantizeSettings(W4), quiet=True)
     others = {name: array + np.float32(0.05) for name, array in weights.items()}
     (tmp_path / "weights.bin").unlink()
@@ -352,8 +354,9 @@ def test_a_run_interrupted_before_other_weights_came_starts_anew(
     np.testing.assert_allclose(run(output, {"x": x}), run(exact, {"x": x}), atol=1e-5)
 
 
-def test_sixteen_bits_halve_every_large_float(tmp_path: Path) -> None:
-    proto = model([N("MatMul", ["x", "w"], ["y"])], {"x": ("float32", ["n", 48])}, {"w": KN})
+@pytest.mark.parametrize("operator", ["MatMul", "Gemm"])
+def test_sixteen_bits_halve_every_large_float(operator: str, tmp_path: Path) -> None:
+    proto = model([N(operator, ["x", "w"], ["y"])], {"x": ("float32", ["n", 48])}, {"w": KN})
     output, report = convert(proto, tmp_path, Scheme(16))
     x = normal(3, 48, seed=1)
     np.testing.assert_allclose(run(output, {"x": x}), x @ KN.astype(np.float16).astype(np.float32), atol=1e-5)
@@ -502,10 +505,10 @@ def test_what_a_method_imports_counts_before_the_room_that_is_left(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     events: list[str] = []
-    monkeypatch.setattr("qsched_edge.quantize.rewrite.quantizer_of", lambda name: events.append(name))
+    monkeypatch.setattr(WeightMethod, "quantizer", lambda self: events.append(self.name) or round_to_nearest)
     monkeypatch.setattr(RamLimit, "chunk", lambda self: events.append("room") or 2**20)
     quantize(external(tmp_path), tmp_path / "out.onnx", QuantizeSettings(W4), quiet=True)
-    assert events == ["rtn", "room"]
+    assert events[:2] == ["rtn", "room"]
 
 
 FAR = {"the most negative number": np.finfo(np.float32).min, "minus infinity": -np.inf}

@@ -30,6 +30,39 @@ from qsched_edge.work.journal import Journal
 from qsched_edge.work.lock import locked
 
 
+@given(st.data())
+def test_a_damaged_journal_is_computed_again_and_never_believed(data: st.DataObject) -> None:
+    from tempfile import TemporaryDirectory
+
+    with TemporaryDirectory() as name:
+        folder = Path(name) / "journal"
+        first = Journal(folder, {"a": 1})
+        for key in range(5):
+            first.recall(key, lambda key=key: [key / 7, "text"])
+        file = folder / data.draw(st.sampled_from(["journal.jsonl", "identity.json"]))
+        whole = bytearray(file.read_bytes())
+        start = data.draw(st.integers(0, len(whole) - 1))
+        damage = data.draw(st.binary(min_size=1, max_size=9))
+        whole[start : start + data.draw(st.integers(0, 9))] = damage
+        file.write_bytes(bytes(whole))
+        again = Journal(folder, {"a": 1})
+        for key in range(5):
+            assert again.recall(key, lambda key=key: [key / 7, "text"]) == [key / 7, "text"]
+        assert all(key in Journal(folder, {"a": 1}) for key in range(5))
+
+
+def test_damaged_lines_are_told_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    first = Journal(tmp_path / "journal", {})
+    first.recall("a", lambda: 0.125)
+    first.recall("b", lambda: 2.0)
+    path = tmp_path / "journal/journal.jsonl"
+    path.write_text(path.read_text().replace("0.125", "0.225"))  # reads well, and is wrong
+    assert Journal(tmp_path / "journal", {}).recall("b", lambda: 3.0) == 2.0
+    assert "1 damaged lines are computed again" in capsys.readouterr().err
+    assert Journal(tmp_path / "journal", {}).recall("a", lambda: 0.125) == 0.125
+    assert capsys.readouterr().err == ""
+
+
 class Echo:
     """An engine whose every score is the candidate's first c_x; all jobs are taken at once, as Ray takes them."""
 

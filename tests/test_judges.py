@@ -16,7 +16,7 @@ from qsched_edge.jaq.scored import term_files
 from qsched_edge.jaq.settings import JudgeSource, TermSettings
 from qsched_edge.lookup import lookup
 
-PLAIN = Recipe("plain", "Plain", "nowhere", "CC0-1.0", (4,), 0.0, folder=ROOT)
+PLAIN = Recipe("plain", "nowhere", steps=(4,), guidance=0.0, folder=ROOT)
 RNG = np.random.default_rng(0)
 IMAGES, OTHERS = RNG.random((2, 4, 3, 24, 20)).astype(np.float32)
 LATENTS, TARGETS = RNG.normal(size=(2, 4, 4, 3, 3)).astype(np.float32)

@@ -23,13 +23,14 @@ from qsched_edge.export.settings import ExportSettings, target_of
 from qsched_edge.observe import accumulate, sensitivity
 from qsched_edge.observe.accumulate import MomentsFolder, block_widths, observe, rounds
 from qsched_edge.observe.allocation import Option, Target, allocate
-from qsched_edge.observe.sensitivity import Backbone, candidates_of, sensitivities
+from qsched_edge.observe.sensitivity import load_backbone, sensitivities, width_choices
 from qsched_edge.observe.settings import ObservedPrompts
-from qsched_edge.observe.taps import ROWS, Tap, Window
+from qsched_edge.observe.taps import ROWS, Tap, columns_of
 from qsched_edge.observe.trajectory import record
 from qsched_edge.precision import Scheme
 from qsched_edge.prompts import read_prompts
 from qsched_edge.quantize.feeds import read_feeds, recorded, spread
+from qsched_edge.quantize.layers.kind import Window
 from qsched_edge.quantize.rewrite import write_graph
 from qsched_edge.work.journal import Journal
 from qsched_edge.work.memory import RamLimit
@@ -58,7 +59,7 @@ def test_columns_are_those_of_unfold(groups: int, stride: int, dilation: int) ->
 
     x = torch.randn(3, 4, 7, 9)
     window = Window((3, 3), (stride, stride), (1, 1, 1, 1), (dilation, dilation), groups)
-    found = window.columns(x.numpy(), np.random.default_rng(0))
+    found = columns_of(x.numpy(), window, np.random.default_rng(0))
     per_group = x.reshape(3 * groups, 4 // groups, 7, 9)
     unfolded = torch.nn.functional.unfold(per_group, 3, dilation, padding=1, stride=stride)
     np.testing.assert_array_equal(found, unfolded.transpose(1, 2).reshape(len(found), -1).numpy())
@@ -67,7 +68,7 @@ def test_columns_are_those_of_unfold(groups: int, stride: int, dilation: int) ->
 def test_many_positions_are_sampled() -> None:
     x = np.random.default_rng(0).normal(size=(2, 3, 64, 64)).astype(np.float32)
     window = Window((1, 1), (1, 1), (0, 0, 0, 0), (1, 1), 1)
-    rows = window.columns(x, np.random.default_rng(0))
+    rows = columns_of(x, window, np.random.default_rng(0))
     assert rows.shape == (ROWS, 3)
     every = {tuple(r) for r in x.transpose(0, 2, 3, 1).reshape(-1, 3)}
     assert len({tuple(r) for r in rows} & every) == ROWS
@@ -105,7 +106,7 @@ def test_moments_are_those_of_torch_activations(tmp_path: Path, room: int, monke
     paths = [tmp_path / f"{i}.npz" for i in range(3)]
     for path, x in zip(paths, inputs, strict=True):
         np.savez(path, x=x.numpy())
-    monkeypatch.setattr(accumulate, "ROOM", room)
+    monkeypatch.setattr(accumulate, "MOMENTS_ROOM", room)
     observe(tmp_path / "model.onnx", paths, tmp_path / "moments", RamLimit())
     moments = MomentsFolder.of(tmp_path / "model.onnx", tmp_path / "moments")
     with torch.no_grad():
@@ -195,7 +196,7 @@ def test_sensitivity_is_the_error_of_a_graph_with_that_one_weight_quantized(
     spec: ModelSpec, bundles: dict[int, Path], feeds: Path, tmp_path: Path
 ) -> None:
     graph, paths = bundles[32] / "unet/model.onnx", recorded(feeds, "unet")
-    candidates, _, _ = candidates_of(
+    candidates, _, _ = width_choices(
         ir.load(graph).graph, lambda name, bits: spec.recipe.scheme("unet", name, bits, "rtn")
     )
     some = [c for c in candidates if c.name in ("conv_in.weight", "mid_block.attentions.0.proj_in.weight")]
@@ -218,7 +219,7 @@ def test_sensitivity_is_the_error_of_a_graph_with_that_one_weight_quantized(
 
 
 def test_backbone_takes_weights_in_the_place_of_its_own(bundles: dict[int, Path], feeds: Path) -> None:
-    backbone = Backbone(bundles[32] / "unet/model.onnx", ["conv_out.weight"], recorded(feeds, "unet")[:2])
+    backbone = load_backbone(bundles[32] / "unet/model.onnx", ["conv_out.weight"], recorded(feeds, "unet")[:2])
     assert backbone.error({}) == 0
     assert backbone.error({"conv_out.weight": np.zeros((4, 32, 3, 3), np.float32)}) > 0.5
     assert not list((bundles[32] / "unet").glob("overridable*"))
@@ -298,7 +299,7 @@ def test_another_target_goes_on_with_what_was_observed(
     with monkeypatch.context() as patch:
         for name in ("write_reference", "write_feeds"):
             patch.setattr(stage, name, lambda *arguments: pytest.fail("observed twice"))
-        patch.setattr(sensitivity, "Backbone", lambda *arguments: pytest.fail("measured twice"))
+        patch.setattr(sensitivity, "load_backbone", lambda *arguments: pytest.fail("measured twice"))
         found = export(spec, settings_for(2.5), tmp_path / "again", quiet=True)
     expected = export(spec, settings_for(2.5), tmp_path / "fresh", quiet=True)
     assert manifests.read(found).files == manifests.read(expected).files

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from qsched_edge.bundle.opened import open_bundle
 from qsched_edge.bundle.sources import recipe_from_json, recipe_to_json
-from qsched_edge.checkpoint.recipes import Recipe, plain_recipe, read_recipe, recipe_names, resolve
+from qsched_edge.checkpoint.recipes import Recipe, read_recipe, recipe_names, resolve
 from qsched_edge.errors import BundleError, RecipeError
 from qsched_edge.export.run import export
 from qsched_edge.export.settings import ExportSettings
@@ -36,7 +36,7 @@ def test_a_recipe_survives_json(recipe: Recipe) -> None:
 
 @pytest.mark.parametrize("name", recipe_names())
 def test_every_shipped_recipe_survives_json(name: str) -> None:
-    recipe = read_recipe(recipe_names()[name])
+    recipe = read_recipe(recipe_names()[name], name)
     stored = json.loads(json.dumps(recipe_to_json(recipe)))
     assert stored["folder"] == "shelf"
     assert recipe_from_json(stored, Path("qsched.json")) == recipe
@@ -58,15 +58,16 @@ def test_a_moved_bundle_knows_its_model(bundles: dict[int, Path], recipe: Path, 
     opened.check_sources(spec)
     assert (opened.provenance.bits, opened.provenance.method, opened.steps()) == (4, "rtn", 4)
     assert opened.calibrations == {}
-    with pytest.raises(BundleError, match="no schedule for 3 steps"):
-        opened.steps(3)
+    with pytest.raises(BundleError, match="no schedule for 9 steps"):
+        opened.steps(9)
 
 
 def test_a_folder_named_like_a_shipped_recipe_is_not_taken_for_it(miniature: Path, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(miniature, tmp_path / "sdxl-turbo"))
     bundle = export(resolve(str(folder)), ExportSettings(8), tmp_path / "bundle", quiet=True)
     spec = open_bundle(bundle).model()
-    assert (spec.folder, spec.recipe) == (folder, plain_recipe("sdxl-turbo", str(folder)))
+    assert (spec.folder, spec.recipe) == (folder, resolve(str(folder)).recipe)
+    assert spec.recipe.source == str(folder)
 
 
 def test_a_bundle_without_a_recipe_opens_and_says_so_when_asked(

@@ -1,6 +1,7 @@
 """The built wheel, an embedding app's bare environment, and that editable and wheel installs agree."""
 
 import json
+import os
 import subprocess
 import sys
 import zipfile
@@ -9,6 +10,8 @@ from pathlib import Path
 import pytest
 from conftest import ROOT, cli
 from packaging.requirements import Requirement
+
+ALONE = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}  # the wheel, and no checkout
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +36,7 @@ def embedded(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def run(python: Path, code: str, *arguments: object) -> str:
     command = [str(python), "-c", code, *map(str, arguments)]
-    return subprocess.run(command, check=True, capture_output=True, text=True, cwd="/").stdout
+    return subprocess.run(command, check=True, capture_output=True, text=True, cwd="/", env=ALONE).stdout
 
 
 def test_wheel_holds_two_packages_and_the_data(wheel: Path) -> None:
@@ -80,11 +83,11 @@ def test_embedding_app_draws_the_same_png(embedded: Path, bundles: dict[int, Pat
     assert (tmp_path / "app.png").read_bytes() == (tmp_path / "cli.png").read_bytes()
 
 
-def test_command_without_its_packages_names_the_pip_command(embedded: Path) -> None:
+def test_command_without_its_packages_names_the_pip_command(embedded: Path, wheel: Path) -> None:
     command = [str(embedded.parent / "qsched-edge"), "models"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=ALONE)
     assert done.returncode == 1
-    assert done.stderr.strip() == 'error: the command line needs typer: pip install "qsched-edge[all]"'
+    assert done.stderr.strip() == f'error: the command line needs typer: pip install "{wheel}[cli]"'
 
 
 def test_wheel_and_checkout_list_the_same_recipes(embedded: Path) -> None:
@@ -93,3 +96,41 @@ def test_wheel_and_checkout_list_the_same_recipes(embedded: Path) -> None:
         "print(json.dumps({p.name: p.read_text('utf-8') for p in sorted(shelf('export').glob('*.toml'))}))"
     )
     assert json.loads(run(embedded, code)) == json.loads(run(Path(sys.executable), code))
+
+
+@pytest.fixture(scope="module")
+def command(embedded: Path, wheel: Path) -> Path:
+    """qsched-edge in the same environment with the extra `cli`."""
+    install = [str(embedded), "-m", "pip", "install", "--quiet", f"{wheel}[cli]", "-c", str(ROOT / "constraints.txt")]
+    subprocess.run(install, check=True)
+    return embedded.parent / "qsched-edge"
+
+
+def test_commands_name_the_smallest_extra_and_where_it_is(
+    command: Path, wheel: Path, bundles: dict[int, Path], miniature: Path, tmp_path: Path
+) -> None:
+    """The project is on no index: the command names the wheel that it was installed from."""
+    asked = {
+        "export": ("export", "-m", miniature, "-o", tmp_path / "x"),
+        "quantize": ("inspect", bundles[4]),
+        "calibrate": ("calibrate", bundles[4]),
+        "evaluate": ("evaluate", bundles[4], "-o", tmp_path / "report"),
+    }
+    for extra, arguments in asked.items():
+        done = subprocess.run(
+            [command, *map(str, arguments)], capture_output=True, text=True, check=False, cwd="/", env=ALONE
+        )
+        assert done.returncode == 1
+        assert done.stderr.startswith("error: this command needs ")
+        assert done.stderr.endswith(f': pip install "{wheel}[{extra}]"\n')
+    assert list(tmp_path.iterdir()) == []
+    for arguments in (("verify", bundles[4]), ("run", bundles[4], "-p", "x", "-o", tmp_path / "x.png"), ("models",)):
+        subprocess.run([command, *map(str, arguments)], check=True, capture_output=True, cwd="/", env=ALONE)
+
+
+def test_the_embedded_model_outside_a_checkout_says_how(command: Path) -> None:
+    done = subprocess.run(
+        [command, "export", "-m", "emoji"], capture_output=True, text=True, check=False, cwd="/", env=ALONE
+    )
+    assert done.returncode == 1
+    assert "is in the repository, not in the wheel: give -m CHECKOUT/export/emoji.toml" in done.stderr

@@ -7,6 +7,7 @@ import json
 import re
 import shutil
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from test_families import FAMILIES, PROMPTS, SIZES, assert_same
 from qsched_edge.calibrate.decoder import Decoder
 from qsched_edge.checkpoint import hub
 from qsched_edge.checkpoint.hub import HubId, hub_id
-from qsched_edge.checkpoint.recipes import ModelSpec, locate, plain_recipe, read_recipe, resolve
+from qsched_edge.checkpoint.recipes import ModelSpec, Overrides, locate, plain_recipe, read_recipe, resolve
 from qsched_edge.checkpoint.stock import with_defaults
 from qsched_edge.checkpoint.weights import Weights, weight_files
 from qsched_edge.errors import QSchedError, RecipeError, WeightsError
@@ -32,6 +33,7 @@ from qsched_edge.export.settings import ExportSettings
 from qsched_edge.pipelines import Choices, layout_of
 from qsched_edge.pipelines.parts import autoencoder_plans
 from qsched_edge.pipelines.tokenizers import load_tokenizer
+from training.names import rename_text_encoder
 
 HEAD = 'title = "Miniature"\nlicense = "CC0-1.0"\ngroup_size = 16\nsteps = [4]\nguidance = 0.0\n'
 ATTENTION = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}
@@ -211,6 +213,47 @@ def test_text_encoders_have_the_tensors_transformers_loads(
         assert torch.equal(tensor, model.state_dict()[key]), "else transformers made this one up"
 
 
+@pytest.mark.parametrize("projection", [0, 24])
+def test_what_is_published_is_named_as_all_versions_read_it(projection: int, tmp_path: Path) -> None:
+    model, stock = clip_family(projection)
+    model.save_pretrained(tmp_path)
+    rename_text_encoder(tmp_path / "model.safetensors")
+    assert {name.split(".")[0] for name in load_file(tmp_path / "model.safetensors")} <= {
+        "text_model", "text_projection"
+    }  # fmt: skip
+    loaded, info = stock.from_pretrained(tmp_path, output_loading_info=True)
+    assert not info["missing_keys"]
+    for key, tensor in model.state_dict().items():
+        assert torch.equal(loaded.state_dict()[key], tensor), key
+
+
+def test_tensors_that_are_missing_are_refused(saved: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(saved, tmp_path / "sd"))
+    file = folder / "unet" / WEIGHTS
+    save_file({name: t for name, t in load_file(file).items() if ".attn2.to_k." not in name}, file)
+    with pytest.raises(WeightsError, match=r"unet: 4 of the architecture's \d+ tensors are in none of its files"):
+        export(resolve(str(folder)), ExportSettings(8), tmp_path / "out", quiet=True)
+    assert not (tmp_path / "out").exists()
+
+
+def test_variations_of_a_pipeline_are_read_by_their_components(saved: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(saved, tmp_path / "sd"))
+    rewrite(folder / "model_index.json", lambda i: {**i, "_class_name": "StableDiffusionImg2ImgPipeline"})
+    assert layout_of(resolve(str(folder))).backbone == "unet"
+    rewrite(folder / "unet/config.json", lambda c: {**c, "in_channels": 9})
+    with pytest.raises(RecipeError, match="reads 9 channels, its autoencoder's latents have 4"):
+        layout_of(resolve(str(folder)))
+
+
+def test_a_network_alone_stands_in_its_base(saved: Path, tmp_path: Path) -> None:
+    network = Path(shutil.copytree(saved / "unet", tmp_path / "Hyper-SD15-4step"))
+    found = resolve(str(network), Overrides(base=str(saved)))
+    assert (found.folder, found.part("unet"), found.part("vae")) == (saved, network, saved / "vae")
+    assert (found.recipe.name, found.recipe.scheduler) == ("Hyper-SD15-4step", "TCDScheduler")
+    with pytest.raises(RecipeError, match="text states of 32 values belongs to no known model: give --base"):
+        resolve(str(network))
+
+
 def test_a_whole_clip_stands_in_for_its_text_encoder(saved: Path, tmp_path: Path) -> None:
     """CLIPModel's file holds the text encoder's configuration under text_config."""
     from transformers import CLIPConfig, CLIPModel, CLIPTextConfig, CLIPTextModel
@@ -285,7 +328,9 @@ def test_flux_reads_as_many_tokens_as_its_pipeline(pipelines: dict[str, Path]) -
 
     from diffusers import FluxPipeline
 
-    layout = layout_of(resolve(str(pipelines["flux"])))
+    spec = resolve(str(pipelines["flux"]))
+    assert layout_of(spec).sequence_length == 256, "schnell's; a model that reads the guidance scale has the default"
+    layout = layout_of(replace(spec, recipe=replace(spec.recipe, sequence_length=0)))
     assert layout.sequence_length == inspect.signature(FluxPipeline.__call__).parameters["max_sequence_length"].default
     assert layout_of(resolve(str(pipelines["sd"]))).sequence_length == 0
 

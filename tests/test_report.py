@@ -122,8 +122,8 @@ def test_a_report_of_other_steps_with_channels_and_a_bias(
     channels = Coefficients(np.linspace(0.9, 1.1, 8).reshape(2, 4), np.ones(2), np.linspace(0, 0.07, 8).reshape(2, 4))
     write_coefficients(folder, 2, channels, {})
     arguments = ("evaluate", folder, "-o", tmp_path / "report", "--model", recipe, "--reference", bundles[32])
-    refused = cli(*arguments, "--steps", 3)
-    assert refused.stderr.strip() == "error: no schedule for 3 steps: this bundle has [2, 4]"
+    refused = cli(*arguments, "--steps", 9)
+    assert refused.stderr.strip() == "error: no schedule for 9 steps: this bundle has [1, 2, 3, 4, 5, 6, 7, 8]"
     done = cli(*arguments, "--count", 2, "--seeds", 1, "--steps", 2, "--json", "--quiet")
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout)

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from qsched_runtime import BundleError, Coefficients, ScheduleTable
 from qsched_runtime.noise import TorchNoise
 
-from qsched_edge.checkpoint.recipes import Recipe, read_recipe, recipe_names
-from qsched_edge.checkpoint.schedule import Sampling, fingerprint, probe, stock_config
+from qsched_edge.checkpoint.recipes import Recipe, shipped_recipes
+from qsched_edge.checkpoint.schedule import Sampling, fingerprint, probe, schedules_of, stock_config
 from qsched_edge.errors import ScheduleError
 
 BETAS = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "steps_offset": 1}
@@ -48,7 +48,7 @@ PIPELINE = {  # the others are StableDiffusionPipeline
     "stabilityai/stable-diffusion-xl-base-1.0": "StableDiffusionXLPipeline",
     "black-forest-labs/FLUX.1-schnell": "FluxPipeline",
 }
-RECIPES = [read_recipe(path) for path in recipe_names().values()]
+RECIPES = list(shipped_recipes().values())
 SHAPE = (1, 4, 8, 8)
 ETA = 0.3
 
@@ -93,7 +93,7 @@ def test_table_gives_the_stock_trajectory(name: str, settings: dict, steps: int)
 
 @pytest.mark.parametrize(
     ("recipe", "steps"),
-    [(r, k) for r in RECIPES for k in r.steps],
+    [(r, k) for r in RECIPES for k in r.steps or (1, 4)],
     ids=lambda v: getattr(v, "name", v),
 )
 def test_every_recipe_samples_as_its_stock_scheduler(recipe: Recipe, steps: int) -> None:
@@ -117,6 +117,19 @@ def test_nonlinear_settings_are_refused_by_name(setting: str) -> None:
     config = config_of("DDIMScheduler", {**BETAS, "clip_sample": False, setting: True})
     with pytest.raises(ScheduleError, match=f"DDIMScheduler is not linear.*turn off {setting}"):
         probe(config, 4)
+
+
+@pytest.mark.parametrize("name", ["LCMScheduler", "EulerDiscreteScheduler", "TCDScheduler"])
+def test_every_bundle_has_tables_for_one_to_eight_steps(name: str) -> None:
+    found = schedules_of(config_of(name, BETAS), (4, 25), Sampling(eta=ETA))
+    assert list(found) == [4, 25, 1, 2, 3, 5, 6, 7, 8]
+    for steps, table in found.items():
+        stock = stock_trajectory(getattr(diffusers, name)(**BETAS), num_inference_steps=steps)
+        assert np.abs(table_trajectory(table) - stock).max() <= 1e-5 * np.abs(stock).max()
+    few = schedules_of(config_of("LCMScheduler", {**BETAS, "original_inference_steps": 6}), (2,), Sampling())
+    assert sorted(few) == [1, 2, 3, 4, 5, 6], "a count that the scheduler lacks and nobody asked for"
+    with pytest.raises(ScheduleError, match="no schedule of 7 steps"):
+        schedules_of(config_of("LCMScheduler", {**BETAS, "original_inference_steps": 6}), (7,), Sampling())
 
 
 def test_an_unsupported_scheduler_is_refused_by_name() -> None:

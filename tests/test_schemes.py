@@ -15,15 +15,20 @@ from hypothesis import strategies as st
 from onnx import helper
 
 from qsched_edge.errors import QuantizeError
-from qsched_edge.foreign.run import Report, quantize
+from qsched_edge.foreign.run import QuantizeReport, quantize
 from qsched_edge.foreign.settings import QuantizeSettings
 from qsched_edge.precision import GROUP_SIZES, Scheme
-from qsched_edge.quantize.encode import ENCODERS, WeightRows, stored_bytes
+from qsched_edge.quantize.encode import WeightRows
 from qsched_edge.quantize.integers import pack, unpack
-from qsched_edge.quantize.layout import LAYOUTS
+from qsched_edge.quantize.layers.conv import CONV, Conv
+from qsched_edge.quantize.layers.embedding import EMBEDDING, Embedding
+from qsched_edge.quantize.layers.linear import LINEAR, Linear
+from qsched_edge.quantize.layers.registry import LAYER_KINDS, layer_kind
 from qsched_edge.quantize.resident import Resident, resident
 
 N = helper.make_node
+IntegerKind = Linear | Conv | Embedding
+INTEGER_KINDS: list[IntegerKind] = [LINEAR, CONV, EMBEDDING]
 SCHEMES = st.builds(
     Scheme, st.sampled_from([2, 3, 4, 8]), st.sampled_from([0, *GROUP_SIZES]), st.booleans(), st.just("rtn"),
     st.sampled_from([8, 16]),
@@ -42,10 +47,10 @@ def test_names_that_are_no_scheme_are_refused(name: str) -> None:
         Scheme.parse(name)
 
 
-@given(st.sampled_from([2, 3, 4, 8]), st.sampled_from(["linear", "conv", "embedding"]), st.data())
-def test_every_width_fits_its_container(bits: int, kind: str, data: st.DataObject) -> None:
+@given(st.sampled_from([2, 3, 4, 8]), st.sampled_from(INTEGER_KINDS), st.data())
+def test_every_width_fits_its_container(bits: int, kind: IntegerKind, data: st.DataObject) -> None:
     width = data.draw(st.integers(1, 700))
-    layout = LAYOUTS[kind](Scheme(bits, data.draw(st.sampled_from([0, *GROUP_SIZES]))), width)
+    layout = kind.layout(Scheme(bits, data.draw(st.sampled_from([0, *GROUP_SIZES]))), width)
     assert layout.bits >= bits
     q = np.random.default_rng(0).integers(0, 2**bits, size=(3, width), dtype=np.uint8)
     packed = pack(q, layout.bits)
@@ -53,6 +58,14 @@ def test_every_width_fits_its_container(bits: int, kind: str, data: st.DataObjec
     assert (unpack(packed, layout.bits, width) == q).all()
     assert layout.block in (0, *GROUP_SIZES)
     assert layout.blocks(width) * (layout.block or width) >= width
+
+
+def test_every_operator_has_one_kind_of_layer() -> None:
+    kinds = [layer_kind(name) for name in LAYER_KINDS]
+    assert [kind.name for kind in kinds] == list(LAYER_KINDS)
+    for readers in ([kind.operators for kind in kinds], [kind.integer_operators for kind in kinds]):
+        names = [name for some in readers for name in some]
+        assert len(names) == len(set(names))
 
 
 def network(width: int = 96) -> tuple[object, dict[str, np.ndarray]]:
@@ -74,7 +87,7 @@ def network(width: int = 96) -> tuple[object, dict[str, np.ndarray]]:
 
 def by_definition(weights: dict[str, np.ndarray], scheme: Scheme, ids: np.ndarray) -> np.ndarray:
     """The network in float64 with w = (q - zero) scale."""
-    layout = LAYOUTS["embedding"](scheme, weights["table"].shape[1])
+    layout = EMBEDDING.layout(scheme, weights["table"].shape[1])
     x = restored(weights["table"], layout.scheme)[ids]
     kernel = restored(weights["kernel"], scheme)
     padded = np.pad(x, ((0, 0), (1, 1), (0, 0)))
@@ -82,7 +95,7 @@ def by_definition(weights: dict[str, np.ndarray], scheme: Scheme, ids: np.ndarra
     return features @ restored(weights["w"].T, scheme).T
 
 
-def converted(proto: object, folder: Path, scheme: Scheme) -> tuple[Path, Report]:
+def converted(proto: object, folder: Path, scheme: Scheme) -> tuple[Path, QuantizeReport]:
     output = folder / "out.onnx"
     return output, quantize(saved(proto, folder / "in.onnx"), output, QuantizeSettings(scheme), quiet=True)
 
@@ -197,9 +210,9 @@ def test_integers_that_are_unpacked_at_load_are_said_loudly() -> None:
 
 
 @settings(deadline=None)
-@given(SCHEMES, st.sampled_from(["linear", "conv", "embedding"]), st.integers(1, 5), st.integers(1, 300))
-def test_bytes_are_known_before_a_weight_is_encoded(scheme: Scheme, kind: str, rows: int, width: int) -> None:
-    shape = (rows, width, 1) if kind == "conv" else (rows, width)
+@given(SCHEMES, st.sampled_from(INTEGER_KINDS), st.integers(1, 5), st.integers(1, 300))
+def test_bytes_are_known_before_a_weight_is_encoded(scheme: Scheme, kind: IntegerKind, rows: int, width: int) -> None:
+    shape = (rows, width, 1) if kind is CONV else (rows, width)
 
     class Zeros:
         def shape(self, name: str) -> tuple[int, ...]:
@@ -208,8 +221,8 @@ def test_bytes_are_known_before_a_weight_is_encoded(scheme: Scheme, kind: str, r
         def rows(self, name: str, start: int, stop: int) -> np.ndarray:
             return np.zeros((stop - start, *shape[1:]), np.float32)
 
-    stored = ENCODERS[kind](WeightRows(Zeros(), "w", shape), scheme)
-    assert stored_bytes(kind, shape, scheme) == sum(packed.data.nbytes for packed in stored)
+    stored = kind.encode(WeightRows(Zeros(), "w", shape), scheme)
+    assert kind.stored_bytes(shape, scheme) == sum(packed.data.nbytes for packed in stored)
 
 
 @pytest.mark.parametrize("name", ["rtn", "mse"])
@@ -222,4 +235,4 @@ def test_scales_beyond_float16_are_refused(name: str) -> None:
             return np.full((stop - start, 64), 1e9, np.float32)
 
     with pytest.raises(QuantizeError, match="w is too large for float16 scales"):
-        ENCODERS["linear"](WeightRows(Huge(), "w", (4, 64)), Scheme(8, 64, method=name))
+        LINEAR.encode(WeightRows(Huge(), "w", (4, 64)), Scheme(8, 64, method=name))

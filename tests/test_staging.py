@@ -37,6 +37,19 @@ def test_parts_survive_an_interruption_and_are_not_made_twice(tmp_path: Path) ->
     assert list(tmp_path.iterdir()) == [output]
 
 
+@pytest.mark.parametrize("damage", ["", "{", "[]", "{}", '{"arguments": 3}', "\udc80"])
+def test_a_damaged_stamp_starts_anew(damage: str, tmp_path: Path) -> None:
+    output = tmp_path / "out"
+    with pytest.raises(KeyboardInterrupt), Staging(output, {"x": 1}, False) as staging:
+        staging.part("first", make)
+        raise KeyboardInterrupt
+    (tmp_path / ".out.partial/stage.json").write_bytes(damage.encode("utf-8", "surrogateescape"))
+    made: list[Path] = []
+    with Staging(output, {"x": 1}, False) as staging:
+        staging.part("first", lambda folder: (made.append(folder), make(folder)))  # type: ignore[arg-type, func-returns-value]
+    assert len(made) == 1
+
+
 def test_other_arguments_start_anew(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt), Staging(tmp_path / "out", {"x": 1}, False) as staging:
         staging.part("first", make)

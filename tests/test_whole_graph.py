@@ -47,7 +47,7 @@ def test_a_prepared_graph_computes_the_same_without_shared_or_transposed_weights
     x, y = (oh.make_tensor_value_info(n, 1, [None, w]) for n, w in (("x", 6), ("y", 5)))
     onnx.save(oh.make_model(oh.make_graph(nodes, "g", [x], [y], values), opset_imports=[oh.make_opsetid("", 21)],
                             ir_version=10), tmp_path / "g.onnx")  # fmt: skip
-    source = whole_graph.prepared(tmp_path / "g.onnx", tmp_path / "p.onnx")
+    source = whole_graph.compressor_graph(tmp_path / "g.onnx", tmp_path / "p.onnx")
     given = {"x": rng.normal(size=(3, 6)).astype(np.float32)}
     before, after = (Graph(tmp_path / f"{n}.onnx", ["CPUExecutionProvider"])(given)["y"] for n in "gp")
     np.testing.assert_array_equal(after, before)
@@ -100,7 +100,7 @@ def test_what_smoothquant_cannot_do_is_said(
         ExportSettings(8, **{**W8A8, "observed": ObservedPrompts(count=0)})
     refused = pytest.raises(QuantizeError, match=r"whole 32-bit graph, at most .* GB, and unet has .*: use rtn")
     with monkeypatch.context() as patch, refused:
-        patch.setattr(whole_graph, "LARGEST", 1000)
+        patch.setattr(whole_graph, "LARGEST_WHOLE", 1000)
         whole_graph.smoothquant(bundles[32] / "unet/model.onnx", [], lambda weight: False, tmp_path / "model.onnx")
     for name, error in (("conv_in.weight", QuantizeError), ("conv_on.weight", RecipeError)):
         mapped = replace(spec, recipe=replace(spec.recipe, layers={f"unet.{name}": 4}))

@@ -11,6 +11,7 @@ from diffusers import LatentConsistencyModelPipeline
 
 from training import autoencoder, latents, student, teacher, tokenizer
 from training.captions import HERE
+from training.names import rename_text_encoder
 
 TARGET = HERE.parent / "models/emoji"
 
@@ -35,6 +36,7 @@ def main(target: Path = TARGET) -> None:
     partial = target.with_name(f".{target.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     pipeline().to(torch.float16).save_pretrained(partial)
+    rename_text_encoder(partial / "text_encoder/model.safetensors")
     for kept in ("README.md", "LICENSES", "assessment.json", "grid.png"):
         if (target / kept).exists():
             shutil.move(target / kept, partial / kept)

@@ -12,7 +12,6 @@ from qsched_runtime.manifest import sha256
 from qsched_edge._shelf import shelf
 from qsched_edge.checkpoint.lora import lora_components
 from qsched_edge.checkpoint.recipes import ModelSpec, Recipe, typed
-from qsched_edge.checkpoint.weights import weight_files
 from qsched_edge.errors import BundleError, RecipeError, WeightsError, unknown_name
 from qsched_edge.pipelines import Layout
 
@@ -24,8 +23,9 @@ def source_hashes(spec: ModelSpec, layout: Layout) -> dict[str, str]:
 
     Raises WeightsError if the LoRA has keys for a component that the pipeline lacks."""
     lora = lora_hash(spec, layout)
-    files = [(c.name, file) for c in layout.components for file in weight_files(c.source, spec.recipe.variant)]
-    return lora | {f"{name}/{file.name}": sha256(file) for name, file in files}
+    files = [(c.name, file) for c in layout.components for file in spec.weight_files(c.component, c.source)]
+    hashes = {file: sha256(file) for file in dict.fromkeys(file for _, file in files)}  # one file may hold several
+    return lora | {f"{name}/{file.name}": hashes[file] for name, file in files}
 
 
 def lora_hash(spec: ModelSpec, layout: Layout) -> dict[str, str]:

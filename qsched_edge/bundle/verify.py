@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from qsched_runtime import Sampler
 from qsched_runtime import manifest as manifests
+from qsched_runtime.files import read_limited
 from qsched_runtime.manifest import NAME, LatentSpec, Manifest
 from qsched_runtime.noise import TorchNoise
+from qsched_runtime.strict import MANIFEST, parse_json
 from qsched_runtime.tokenize import load_tokenizer
 
 from qsched_edge.bundle.write import schedule_json, version_of
@@ -54,7 +55,8 @@ def verify(folder: Path) -> Manifest:
     for file in manifest.files:
         manifests.check_file(folder, file)
     known = {f.path for f in manifest.files} | {NAME}
-    strays = sorted({p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()} - known)
+    found = (p for p in folder.rglob("*") if p.is_symlink() or not p.is_dir())
+    strays = sorted({p.relative_to(folder).as_posix() for p in found} - known)
     if strays:
         raise BundleError(f"{strays[0]!r} is in {folder} but not in {NAME}: remove it or make the bundle again")
     if manifest.raw["version"] != version_of(manifest.raw["schedules"]):
@@ -73,13 +75,18 @@ def verify(folder: Path) -> Manifest:
 
 
 def check_golden(manifest: Manifest, folder: Path) -> None:
-    expected = json.loads((folder / GOLDEN).read_text("utf-8"))
+    expected = parse_json(read_limited(folder, GOLDEN, MANIFEST.bytes), MANIFEST, GOLDEN)
+    numbers = expected.get("network_output", []) if isinstance(expected, dict) else None
+    if not isinstance(numbers, list) or not all(type(v) in (int, float) for v in numbers):
+        raise BundleError(f"{GOLDEN} is malformed: make the bundle again")
     found = golden(manifest, folder, "network_output" in expected)
     for key in ("noise_sha256", "token_ids"):
-        if found[key] != expected[key]:
-            raise BundleError(f"self-test: {key} is {found[key]} instead of {expected[key]} on this machine")
+        if found[key] != expected.get(key):
+            raise BundleError(f"self-test: {key} is {found[key]} instead of {expected.get(key)} on this machine")
     if "network_output" not in expected:
         return
-    error = float(np.abs(np.subtract(found["network_output"], expected["network_output"])).max())
+    if len(numbers) != len(found["network_output"]):
+        raise BundleError(f"{GOLDEN} is malformed: {len(numbers)} values of the network's output")
+    error = float(np.abs(np.subtract(found["network_output"], numbers)).max())
     if not error <= 1e-3:
         raise BundleError(f"self-test: the network's output differs by {error:.1e} from the exporter's on this machine")

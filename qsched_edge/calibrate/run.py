@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from qsched_runtime import Coefficients
 from qsched_edge.bundle import write as bundles
 from qsched_edge.bundle.card import versions
 from qsched_edge.bundle.opened import OpenedBundle, open_bundle
+from qsched_edge.calibrate.budget import Budget
 from qsched_edge.calibrate.inputs import scorer_hash, uncalibrated_at
 from qsched_edge.calibrate.record import BOUNDS, Result, candidate_json
 from qsched_edge.calibrate.registries import STARTED
@@ -53,11 +55,13 @@ def calibrate_alone(
     """The same, by the one process that holds the bundle's lock."""
     folder = bundle.folder
     journal = folder.with_name(f".{folder.name}.calibration")
-    session = open_session(bundle, settings, prompts, heldout, model, journal)
+    with progress.saying("loading the bundle and its judges, drawing the fitting prompts at c = 1", quiet):
+        session = open_session(bundle, settings, prompts, heldout, model, journal)
     try:
         loss = session.loss(settings.loss)
         proposals = search_all(session, loss, quiet)
-        verdicts, before = judge_all(session, proposals, loss)
+        with progress.saying("judging what was found on held-out prompts", quiet):
+            verdicts, before = judge_all(session, proposals, loss)
     finally:
         session.engine.close()
     chosen = choose(verdicts)
@@ -73,8 +77,10 @@ def calibrate_alone(
 def search_all(session: Session, loss: Loss, quiet: bool) -> list[Proposal]:
     """Every search in turn; closed forms come first where the others start from them, and their passes count there."""
     proposals: list[Proposal] = []
+    most = Budget.parse(session.settings.budget).passes
+    total = int(most) if math.isfinite(most) else None
     for name in session.settings.searches:
-        with progress.bar(name, None, "passes", quiet) as advance:
+        with progress.bar(name, total, "passes", quiet) as advance:
             problem = session.problem(loss, advance)
             if name in STARTED and session.settings.start == "closed":
                 problem = started(problem, proposals[0])

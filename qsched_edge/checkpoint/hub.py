@@ -12,6 +12,7 @@ from pathlib import Path
 
 from qsched_edge.checkpoint.weights import STEMS, weight_files
 from qsched_edge.errors import MissingExtraError, RecipeError, WeightsError
+from qsched_edge.installed import install_command
 
 TEXTS = ["*.json", "*.txt", "*.model", "LICENSE*", "*.md"]
 UNUSED = ("safety_checker", "image_encoder")  # components that no bundle holds
@@ -42,17 +43,17 @@ def hub_id(text: str) -> HubId | None:
 
 
 @cache
-def fetch(source: HubId, variant: str = "", whole: bool = False) -> Path:
+def fetch(source: HubId, variant: str = "", whole: bool = False, without: tuple[str, ...] = ()) -> Path:
     """The local folder of a repository or the local file it names; downloads what is missing.
 
-    Of a pipeline only the components' weights are taken, with `whole` those at the root: files of `variant` where
-    there are any, else plain ones, which is said. HF_HOME, HF_TOKEN, HF_HUB_OFFLINE and HF_ENDPOINT mean what they
-    mean everywhere.
+    Of a pipeline only the components' weights are taken, but for those `without`, with `whole` those at the root: files
+    of `variant` where there are any, else plain ones, which is said. HF_HOME, HF_TOKEN, HF_HUB_OFFLINE and HF_ENDPOINT
+    mean what they mean everywhere.
     """
     if source.file:
         return downloaded(source, [])
     folder = downloaded(source, TEXTS)
-    components = [""] if whole else components_of(folder)
+    components = [""] if whole else [name for name in components_of(folder) if name not in without]
     for choice in dict.fromkeys((variant, "", "fp16")):  # the order of weight_files
         lacking = [name for name in components if not has_weights(folder / name, variant)]
         if not lacking:
@@ -88,20 +89,32 @@ def has_weights(folder: Path, variant: str) -> bool:
         return False
 
 
+def transport_errors() -> tuple[type[Exception], ...]:
+    """What the hub's HTTP library raises where there is no network: huggingface_hub lets it through for a commit."""
+    try:
+        from httpx import HTTPError
+    except ImportError:
+        return ()
+    return (HTTPError,)
+
+
 def downloaded(source: HubId, allowed: Sequence[str]) -> Path:
     """The cache's folder of the repository with what matches `allowed`, or the file that `source` names."""
     try:
         from huggingface_hub import hf_hub_download, snapshot_download
         from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
     except ImportError as error:
-        raise MissingExtraError(f'{source.repository} is on the hub: pip install "qsched-edge[export]"') from error
+        raise MissingExtraError(f"{source.repository} is on the hub: {install_command('export')}") from error
     revision = source.revision or "main"
+    refusals: tuple[type[Exception], ...] = (
+        HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError, *transport_errors(),
+    )  # fmt: skip
     try:
         if source.file:
             return Path(hf_hub_download(source.repository, source.file, revision=revision))
         return Path(snapshot_download(source.repository, revision=revision, allow_patterns=list(allowed)))
-    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
-        reason = str(error).strip().splitlines()[0]
+    except refusals as error:
+        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
         raise RecipeError(
             f"{source.repository}@{revision} is no path here, cannot be fetched from the hub and is not in its cache: "
             f"{reason}; download it elsewhere and give the path"

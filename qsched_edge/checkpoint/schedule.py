@@ -7,8 +7,8 @@ import hashlib
 import inspect
 import json
 import warnings
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -18,19 +18,13 @@ from qsched_runtime.noise import TorchNoise
 from qsched_runtime.schedule import COLUMNS, ScheduleTable
 
 from qsched_edge import torchvision_schema
+from qsched_edge.checkpoint.samplers import SCHEDULERS
 from qsched_edge.errors import ScheduleError, unknown_name
 
 if TYPE_CHECKING:
     import torch
 
-SCHEDULERS = (
-    "DDIMScheduler",
-    "EulerAncestralDiscreteScheduler",
-    "EulerDiscreteScheduler",
-    "FlowMatchEulerDiscreteScheduler",
-    "LCMScheduler",
-    "TCDScheduler",
-)
+FEW = range(1, 9)  # step counts that every bundle has a schedule of
 PROBE = 4096  # values per probe: rounding errors of the float32 schedulers average out
 TOLERANCE = 2e-6
 
@@ -111,6 +105,16 @@ def probe(config: dict[str, Any], steps: int, sampling: Sampling = Sampling()) -
     kind = supported(config.get("_class_name", ""))
     with refused(f"{kind.__name__} has no schedule of {steps} steps"):
         return tabulated(kind.from_config(config), steps, sampling)
+
+
+def schedules_of(config: dict[str, Any], named: Iterable[int], sampling: Sampling) -> dict[int, ScheduleTable]:
+    """The tables of the step counts `named`, the first being the default, and of 1 to 8 as far as there are any."""
+    found = {steps: probe(config, steps, sampling) for steps in named}
+    for steps in FEW:
+        if steps not in found:
+            with suppress(ScheduleError):  # nobody asked for this one
+                found[steps] = probe(config, steps, sampling)
+    return found
 
 
 def tabulated(scheduler: Any, steps: int, sampling: Sampling) -> ScheduleTable:

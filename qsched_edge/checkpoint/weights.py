@@ -88,6 +88,25 @@ class Weights(Mapping[str, np.ndarray]):
         raise WeightsError(f"no tensor {name!r} in {files}: the files do not fit the configuration")
 
 
+def check_cover(weights: WeightSource, names: Sequence[str], what: str) -> None:
+    """Raise WeightsError unless there is a tensor for each of the architecture's `names`."""
+    missing = [name for name in names if not has(weights, name)]
+    if missing:
+        shown = ", ".join(missing[:3]) + (", ..." if len(missing) > 3 else "")
+        raise WeightsError(
+            f"{what}: {len(missing)} of the architecture's {len(names)} tensors are in none of its files ({shown}); "
+            "other loaders draw them at random: download it again, or give the configuration that it was saved with"
+        )
+
+
+def has(weights: WeightSource, name: str) -> bool:
+    try:
+        weights.shape(name)
+    except WeightsError:
+        return False
+    return True
+
+
 def present_name(key: str) -> str:
     """The name that today's architecture has for a checkpoint's key."""
     match = DEPRECATED_KEY.fullmatch(key)

@@ -24,8 +24,8 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 COMMANDS = (
-    bundles.models, bundles.export, graphs.quantize, calibration.calibrate, reports.evaluate, reports.ablate,
-    drawing.run, drawing.verify, graphs.inspect,
+    bundles.models, bundles.recipe, bundles.export, graphs.quantize, calibration.calibrate, reports.evaluate,
+    reports.ablate, drawing.run, drawing.verify, graphs.inspect,
 )  # fmt: skip
 for command in COMMANDS:
     app.command(cls=Grouped)(command)
@@ -58,16 +58,29 @@ def interrupt(signal_number: int, frame: FrameType | None) -> None:
     raise Interrupted
 
 
+LONGEST_MESSAGE = 600
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
-def text_of(error: QSchedError | OSError) -> str:
-    """What failed, where, and what to do."""
+def text_of(error: Exception) -> str:
+    """What failed, where, and what to do; of what nobody foresaw, its kind and how to see where it came from."""
+    if isinstance(error, MemoryError):
+        return "out of memory: close other programs, or give --max-ram where the command has it"
+    if not isinstance(error, (QSchedError, OSError)):
+        return (
+            f"unexpected {type(error).__name__}: {error}: a fault of qsched-edge; --debug before the command shows it"
+        )
     if isinstance(error, QSchedError) or not error.strerror:
         return str(error)
     where = f": {error.filename}" if error.filename else ""
     advice = ": make room, the same command goes on from here" if error.errno in NO_ROOM else ""
     return error.strerror + where + advice
+
+
+def one_line(text: str) -> str:
+    """Printable, without line breaks, and no longer than anybody reads."""
+    printable = "".join(c if c.isprintable() else " " for c in " ".join(text.split()))
+    return printable if len(printable) <= LONGEST_MESSAGE else f"{printable[: LONGEST_MESSAGE - 3]}..."
 
 
 def run_app() -> None:
@@ -78,8 +91,8 @@ def run_app() -> None:
     except Interrupted:
         print("interrupted: the same command goes on from here", file=sys.stderr)
         raise SystemExit(130) from None
-    except (QSchedError, OSError) as error:
+    except Exception as error:
         if os.environ.get("QSCHED_DEBUG"):
             raise
-        print(f"error: {' '.join(text_of(error).split())}", file=sys.stderr)
+        print(f"error: {one_line(text_of(error))}", file=sys.stderr)
         raise SystemExit(1) from None

@@ -1,15 +1,19 @@
-"""models and export: what there is, and how a bundle is made."""
+"""models, recipe, export: what there is, how a model is described, and how a bundle is made of it."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
+
+import typer
 
 from qsched_edge.choices import DECODERS, Choices
 from qsched_edge.cli.options import (
     OBSERVING,
+    OUTPUT,
     PARTS,
+    PICTURE,
     PRECISION,
     WHAT,
     Force,
@@ -29,28 +33,76 @@ from qsched_edge.quantize.methods import METHODS
 from qsched_edge.work.memory import RamLimit, parse_bytes
 
 DEFAULT = ExportSettings()
+Model = Annotated[str, option("Recipe name, recipe file, diffusers folder or hub id.", WHAT, "-m", "--model")]
+Steps = Annotated[
+    str | None,
+    option("Step counts beside 1 to 8, the first is the default: 4 or 1,2,4,25.", PICTURE, show_default=False),
+]
+Scale = Annotated[float | None, option("Default guidance scale.", PICTURE, show_default=False)]
+Height = Annotated[int | None, option("Default pixels.", PICTURE, show_default=False)]
+Width = Annotated[int | None, option("Default pixels.", PICTURE, show_default=False)]
+Scheduler = Annotated[str | None, option("Another stock scheduler, such as LCMScheduler.", PICTURE, show_default=False)]
+Base = Annotated[
+    str | None,
+    option("Of a single file: the model that has the parts it lacks.", WHAT, show_default=False),
+]
+Lora = Annotated[
+    str | None, option("LoRA to fuse: a safetensors file, here or OWNER/NAME/FILE.", WHAT, show_default=False)
+]
+LoraScale = Annotated[float | None, option("How much of it.", WHAT, show_default=False)]
+GroupSize = Annotated[
+    int | None,
+    option("Weights that share a scale: 16 to 256; 0: a whole output channel.", PRECISION, show_default=False),
+]
+Symmetric = Annotated[
+    bool | None,
+    option(
+        "Zero points in the middle of the range, or one for each group.",
+        PRECISION,
+        "--symmetric/--asymmetric",
+        show_default=False,
+    ),
+]
 
 
 def models(as_json: Json = False) -> None:
-    """List the recipes: name, licence, steps, source."""
-    from qsched_edge.checkpoint.recipes import read_recipe, recipe_names
+    """List the recipes: name, licence, source."""
+    from qsched_edge.checkpoint.recipes import shipped_recipes
 
-    recipes = [read_recipe(path) for path in recipe_names().values()]
+    recipes = shipped_recipes().values()
     rows = [
         {
             "name": r.name,
             "title": r.title,
             "license": r.license,
-            "steps": list(r.steps),
-            "source": str(r.path(r.source)),
+            "source": str(r.path(r.source)) if r.path(r.source).exists() else r.source,
         }
         for r in recipes
     ]
-    show(rows, as_json, "\n".join(f"{r['name']:20} {r['license']:14} {r['title']}" for r in rows))
+    name, license_ = (max(len(r[key]) for r in rows) for key in ("name", "license"))
+    show(rows, as_json, "\n".join(f"{r['name']:{name}} {r['license']:{license_}} {r['title']}" for r in rows))
+
+
+def recipe(
+    model: Annotated[str, typer.Argument(help="Recipe name, recipe file, diffusers folder or hub id.")],
+    output: Annotated[Path | None, option("TOML file (default: print it).", OUTPUT, "-o", "--output")] = None,
+    force: Force = False,
+) -> None:
+    """Write the recipe that a model is exported by, all defaults spelled out: a start for one of your own."""
+    from qsched_edge.checkpoint.recipes import resolve
+    from qsched_edge.checkpoint.written import as_toml
+    from qsched_edge.work.staging import refuse_existing, write_text
+
+    if output is None:
+        print(as_toml(resolve(model).recipe), end="")
+        return
+    refuse_existing(output, force)
+    write_text(output, as_toml(resolve(model).recipe))
+    print(output)
 
 
 def export(
-    model: Annotated[str, option("Recipe name, recipe file, diffusers folder or hub id.", WHAT, "-m", "--model")],
+    model: Model,
     bits: Annotated[
         int | None, option("Bits per weight: 2, 3, 4, 8, 16 or 32 (default: the recipe's).", PRECISION)
     ] = None,
@@ -75,6 +127,16 @@ def export(
     calib_count: Annotated[
         int, option("How many of them to draw; 0: observe nothing.", OBSERVING)
     ] = DEFAULT.observed.count,
+    steps: Steps = None,
+    guidance_scale: Scale = None,
+    height: Height = None,
+    width: Width = None,
+    scheduler: Scheduler = None,
+    base: Base = None,
+    lora: Lora = None,
+    lora_scale: LoraScale = None,
+    group_size: GroupSize = None,
+    symmetric: Symmetric = None,
     encoder: Annotated[
         bool, option("Bring the VAE encoder, to start from pictures.", PARTS, "--encoder")
     ] = DEFAULT.choices.encoder,
@@ -85,15 +147,18 @@ def export(
     output: Output = None,
     force: Force = False,
     quiet: Quiet = False,
+    as_json: Json = False,
 ) -> None:
     """Capture, quantize and bundle a model; all Q-Sched coefficients are one."""
-    from qsched_edge.checkpoint.recipes import read_layers, resolve
+    from qsched_edge.checkpoint.recipes import Overrides, read_layers, resolve
 
     Scheme(DEFAULT.bits if bits is None else bits, activation_bits=activation_bits)  # refused before anything is read
     ram = RamLimit(parse_bytes(max_ram) if max_ram else None)
     target = target_of(parse_bytes(target_size) if target_size else None, target_ratio)
     layers = read_layers(precision_map) if precision_map else None
-    spec = resolve(model)
+    counts = step_counts(steps) if steps else None
+    said = Overrides(counts, guidance_scale, height, width, scheduler, lora, lora_scale, group_size, symmetric, base)
+    spec = resolve(model, said)
     if layers:
         spec = replace(spec, recipe=replace(spec.recipe, layers=layers))
     settings = ExportSettings(
@@ -110,8 +175,42 @@ def export(
 
     folder = output or Path(f"{spec.recipe.name}-{settings.suffix}")
     run_export(spec, settings, folder, force, quiet)
+    summary = summary_of(folder)
+    show(summary, as_json, table_of(summary))
+
+
+def step_counts(text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError as error:
+        raise typer.BadParameter(f"--steps {text}: give numbers, such as 4 or 1,2,4,25") from error
+
+
+def summary_of(folder: Path) -> dict[str, Any]:
+    """What was resolved and what it weighs."""
     from qsched_runtime import manifest
 
-    from qsched_edge.bundle.write import bundle_bytes
+    from qsched_edge.bundle.write import bundle_bytes, component_bytes
 
-    print(f"{folder}: {bundle_bytes(manifest.read(folder)):,} bytes")
+    found = manifest.read(folder)
+    return {
+        "bundle": str(folder),
+        "bytes": bundle_bytes(found),
+        "recipe": found.name,
+        "steps": found.default_steps,
+        "schedules": sorted(found.schedules),
+        "guidance": found.guidance.default,
+        "components": {
+            name: {"precision": component["precision"], "bytes": component_bytes(found, name)}
+            for name, component in found.raw["components"].items()
+        },
+    }
+
+
+def table_of(summary: dict[str, Any]) -> str:
+    """The components, then one line with the sum."""
+    rows = [f"{name:16} {c['precision']:6} {c['bytes']:>16,}" for name, c in summary["components"].items()]
+    how = f"{summary['steps']} steps, guidance {summary['guidance']:g}, recipe {summary['recipe']}"
+    return "\n".join(
+        [f"{'component':16} {'':6} {'bytes':>16}", *rows, f"{summary['bundle']}: {summary['bytes']:,} bytes, {how}"]
+    )

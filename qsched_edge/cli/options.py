@@ -15,6 +15,7 @@ from typer.core import TyperCommand
 
 from qsched_edge.calibrate.registries import MEMORY_MODES
 from qsched_edge.errors import MissingExtraError, unknown_name
+from qsched_edge.installed import install_command
 
 WHAT, PICTURE, PRECISION, OBSERVING, PARTS = "Input", "Picture", "Precision", "Observing the model", "Parts"
 SEARCHING, SCORING, DECIDING, PLACE, OUTPUT = "Search", "Score", "Decision", "Where it runs", "Output"
@@ -79,8 +80,18 @@ MaxRam = Annotated[str | None, option("Most memory to take, such as 2G.", PLACE,
 CPU = ["CPUExecutionProvider"]
 
 
+EXTRAS = {  # the smallest extra that a command needs; the others need none beside the command line's own
+    "export": "export", "quantize": "quantize", "inspect": "quantize", "calibrate": "calibrate",
+    "evaluate": "evaluate", "ablate": "evaluate",
+}  # fmt: skip
+
+
 class Grouped(TyperCommand):
-    """A command whose options stand in the groups that they name."""
+    """A command with its options in the groups that they name; it names its extra where a package is missing."""
+
+    def invoke(self, ctx: Any) -> Any:
+        with needing(EXTRAS.get(str(ctx.info_name), "cli")):
+            return super().invoke(ctx)
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
         shown = [(panel_of(p), record) for p in self.get_params(ctx) if (record := p.get_help_record(ctx)) is not None]
@@ -101,7 +112,9 @@ def needing(extra: str) -> Iterator[None]:
     try:
         yield
     except ModuleNotFoundError as error:
-        raise MissingExtraError(f'this command needs {error.name}: pip install "qsched-edge[{extra}]"') from error
+        if (error.name or "").startswith("qsched"):
+            raise  # a fault of ours
+        raise MissingExtraError(f"this command needs {error.name}: {install_command(extra)}") from error
 
 
 def show(value: Any, as_json: bool, text: str) -> None:

@@ -56,6 +56,7 @@ def evaluate(
     references: Annotated[
         str, option("Folder of reference pictures to compare with (default: the recipe's).", SCORING)
     ] = EVALUATION.references,
+    device: Annotated[str, one_of(PROVIDERS, "For networks and judges alike.", PLACE)] = EVALUATION.place.device,
     provider: Provider = CPU,
     offline: Offline = EVALUATION.offline,
     force: Force = False,
@@ -65,7 +66,7 @@ def evaluate(
     """The four cells {full precision, quantized} x {c = 1, calibrated}, with paired intervals and pictures."""
     settings = EvaluationSettings(
         prompts=count, seeds=seeds, steps=steps, judges=tuple(judge), references=references, offline=offline,
-        place=Place(providers=tuple(provider)),
+        place=Place(device=device, providers=tuple(provider)),
     )  # fmt: skip
     with needing("evaluate"):
         from qsched_edge.evaluate.run import evaluate as run_evaluation

@@ -75,13 +75,15 @@ def evaluate(
         with progress.bar("evaluate", 4 * settings.prompts * settings.seeds, "images", quiet) as advance:
             asked = Asked(panel, chosen, settings.seeds, SHOWN)
             cells = cells_of(samplers, coefficients, partial(write_cell, asked=asked, advance=advance), staging)
+        with progress.saying("timing single pictures", quiet):
+            seconds = seconds_per_image(samplers, folder, settings, steps)
         report = {
             "prompts": {"file": prompt_set.path.name, "sha256": prompt_set.sha256, "count": len(chosen)},
             "seeds": settings.seeds,
             **described(bundle, steps),
             **compared(cells, panel, len(chosen)),
             "sizes": sizes(spec, bundle),
-            "seconds_per_image": seconds_per_image(samplers, folder, settings, steps),
+            "seconds_per_image": seconds,
             "versions": versions(),
         }
         from qsched_edge.evaluate.page import page

@@ -7,8 +7,8 @@ import sys
 from collections.abc import Iterable, Iterator
 from fnmatch import fnmatch
 
+from qsched_edge.checkpoint.defaults import KEEP
 from qsched_edge.checkpoint.recipes import ModelSpec
-from qsched_edge.checkpoint.weights import Weights, weight_files
 from qsched_edge.errors import RecipeError, unknown_name
 from qsched_edge.pipelines import ComponentPlan, Layout
 
@@ -52,7 +52,9 @@ def check_patterns(spec: ModelSpec, full: Layout) -> None:
     weights have other names: that is said, and no error."""
     autoencoders = [c.name for c in full.components if c.component == "vae"]
     weights = [f"{plan.name}.{name}" for plan in full.components for name in weight_names(spec, plan)]
-    for pattern in spec.recipe.keep:
+    for pattern in sorted(
+        set(spec.recipe.keep) - set(KEEP.get(spec.pipeline, ()))
+    ):  # a family has more than one network
         if not any(fnmatch(weight, pattern) for weight in weights):
             line = f"recipe {spec.recipe.name}, [keep]: {pattern!r} matches no weight"
             if pattern.partition(".")[0] not in autoencoders:
@@ -63,6 +65,6 @@ def check_patterns(spec: ModelSpec, full: Layout) -> None:
 def weight_names(spec: ModelSpec, plan: ComponentPlan) -> Iterator[str]:
     """The names in the headers of the component's files, without the prefixes that the graph's weights lack."""
     yield from plan.aliases
-    for name in Weights(weight_files(plan.source, spec.recipe.variant)):
+    for name in spec.weights(plan.component, plan.source):
         yield name
         yield from (name.removeprefix(prefix) for prefix in plan.prefixes if name.startswith(prefix))

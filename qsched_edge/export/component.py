@@ -10,11 +10,12 @@ from math import prod
 from pathlib import Path
 
 from qsched_edge.checkpoint.recipes import read_json
+from qsched_edge.checkpoint.weights import check_cover
 from qsched_edge.errors import QuantizeError, RecipeError, unknown_name
 from qsched_edge.export.job import ExportJob
 from qsched_edge.observe.observation import MomentsOf, Observation
 from qsched_edge.pipelines import ComponentPlan
-from qsched_edge.quantize.encode import SMALL
+from qsched_edge.quantize.layers.other import SMALL_WEIGHT
 from qsched_edge.quantize.methods import quantizer_of
 from qsched_edge.quantize.resident import file_bytes, resident_if_large
 from qsched_edge.quantize.rewrite import GRAPH, REPORT, Layer, write_graph
@@ -27,9 +28,12 @@ UNPACKED = 2  # a running bundle takes about this many times its files
 
 def write_component(job: ExportJob, plan: ComponentPlan, moments_of: MomentsOf, folder: Path) -> None:
     """model.onnx, model.onnx_data, config.json and a report of the precisions in `folder`."""
-    captured, settings = job.captured(plan), job.settings
+    with progress.saying(f"tracing {plan.name}", job.quiet):
+        captured = job.captured(plan)
+    settings = job.settings
     check_weights(job.spec.recipe.layers, plan.name, captured.weight_names)
     weights = job.weights(plan)
+    check_cover(weights, captured.weight_names, f"{plan.source}, {plan.component}")
     total = sum(2 * prod(weights.shape(name)) for name in captured.weight_names)
     with progress.bar(f"{plan.name} {settings.precision}", total, "B", job.quiet) as advance:
         layers = write_graph(
@@ -42,7 +46,7 @@ def write_component(job: ExportJob, plan: ComponentPlan, moments_of: MomentsOf, 
             moments_of,
         )
     shutil.copyfile(plan.source / "config.json", folder / "config.json")
-    kept = {layer.name: layer.precision for layer in layers if prod(layer.shape) >= SMALL}
+    kept = {layer.name: layer.precision for layer in layers if prod(layer.shape) >= SMALL_WEIGHT}
     write_json(folder / REPORT, {"precision": precision_of(layers), "outputs": captured.outputs, "layers": kept})
     say_memory(plan.name, folder / GRAPH, settings.ram)
 

@@ -12,8 +12,8 @@ from qsched_edge.bundle.sources import source_hashes
 from qsched_edge.capture.graph import Captured
 from qsched_edge.checkpoint.lora import FusedWeights, lora_components
 from qsched_edge.checkpoint.recipes import ModelSpec
-from qsched_edge.checkpoint.schedule import probe
-from qsched_edge.checkpoint.weights import Weights, weight_files
+from qsched_edge.checkpoint.schedule import schedules_of
+from qsched_edge.checkpoint.weights import Weights
 from qsched_edge.export.check import check_recipe
 from qsched_edge.export.settings import ExportSettings
 from qsched_edge.pipelines import ComponentPlan, Layout, layout_of
@@ -54,7 +54,7 @@ class ExportJob:
 
     def weights(self, plan: ComponentPlan) -> Weights:
         """The component's tensors, with the recipe's LoRA fused in where it has one for them."""
-        base = Weights(weight_files(plan.source, self.spec.recipe.variant), plan.prefixes, plan.aliases)
+        base = self.spec.weights(plan.component, plan.source, plan.prefixes, plan.aliases)
         lora = self.spec.lora_file()
         if lora is None or plan.component not in lora_components(lora):
             return base
@@ -86,7 +86,7 @@ def job_of(spec: ModelSpec, settings: ExportSettings, quiet: bool) -> ExportJob:
     layout = layout_of(spec, settings.choices)
     check_recipe(spec, layout_of(spec, replace(settings.choices, encoder=True)))
     scheduler = spec.scheduler_config()
-    schedules = {steps: probe(scheduler, steps, layout.sampling) for steps in spec.recipe.steps}
+    schedules = schedules_of(scheduler, spec.recipe.steps, layout.sampling)
     tokenizers = load_tokenizers(spec, layout)
     prompts = settings.observed.prompt_set(spec) if settings.observes else None
     if prompts:

@@ -18,6 +18,7 @@ from qsched_edge.observe.observation import Observation, write_feeds, write_mome
 from qsched_edge.pipelines import ComponentPlan
 from qsched_edge.prompts import PromptSet
 from qsched_edge.work.memory import RamLimit
+from qsched_edge.work.progress import saying
 from qsched_edge.work.staging import Staging, refuse_existing
 
 TRACES = ("reference", "feeds", "moments", "sensitivity")  # parts of the staging folder that no bundle holds
@@ -37,7 +38,8 @@ def export(
     one.
     """
     refuse_existing(output, force)
-    job = job_of(spec, settings, quiet)
+    with saying("reading the model: schedules, tokenizers, hashes of the weights", quiet):
+        job = job_of(spec, settings, quiet)
     if settings.target:
         check_target(job, settings.target)
     return run(job, output, force, observation)
@@ -66,7 +68,8 @@ def run(job: ExportJob, output: Path, force: bool = False, observation: Observat
             staging.part(plan.name, writer_of(job, plan, observation if job.prompts else None))
         staging.drop(name for name in TRACES if (staging.folder / name).exists())
         (staging.folder / TARGET).unlink(missing_ok=True)
-        finish(job, staging.folder)
+        with saying("hashing the bundle and running its self-test", job.quiet):
+            finish(job, staging.folder)
     return output
 
 

@@ -24,10 +24,10 @@ def check_target(job: ExportJob, target: allocation.Target) -> None:
     allocation.budget_of(sizes, fixed, target, fp16)
 
 
-def choices(job: ExportJob, graph: ir.Graph) -> tuple[list[sensitivity.Candidate], int, int]:
-    """`sensitivity.candidates_of` with the schemes that the recipe allows."""
+def choices(job: ExportJob, graph: ir.Graph) -> sensitivity.WidthChoices:
+    """`sensitivity.width_choices` with the schemes that the recipe allows."""
     name = job.layout.backbone
-    return sensitivity.candidates_of(graph, lambda weight, bits: job.scheme(name, weight, bits=bits))
+    return sensitivity.width_choices(graph, lambda weight, bits: job.scheme(name, weight, bits=bits))
 
 
 def forget_other_target(folder: Path, backbone: str, target: allocation.Target) -> None:

@@ -2,28 +2,20 @@
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
 
 import numpy as np
 import onnx_ir as ir
-from numpy.lib.npyio import NpzFile
-from qsched_runtime.sessions import session_options
+from qsched_runtime.sessions import Feeds, session_options
 
 from qsched_edge.errors import QuantizeError
+from qsched_edge.foreign.probe_inputs import random_inputs, read_inputs
 
 Arrays = dict[str, np.ndarray]
-Feeds = Arrays
-SIZES = (64, 16, 8, 224, 512, 1, 16000)  # of free axes; tried in this order until the original graph runs
-CHANNELS = 3  # of a picture [batch, ?, height, width] that does not say
-THROUGH = {  # operators that hand integers on to a table
-    "Cast", "Reshape", "Unsqueeze", "Squeeze", "Identity", "Slice", "Concat", "Expand", "Where", "Flatten", "Transpose",
-    "Split", "Clip", "Add", "Sub", "Gather",
-}  # fmt: skip
+FREE_SIZES = (64, 16, 8, 224, 512, 1, 16000)  # of free axes; tried in this order until the original graph runs
 
 
 @dataclass(frozen=True)
@@ -78,7 +70,7 @@ class Difference:
         return [*lines, *(f"       {name}: it counts as different" for name in self.reshaped)]
 
 
-def session(path: Path) -> Any:
+def cpu_session(path: Path) -> Any:
     """An onnxruntime CPU session; QuantizeError in one line if the graph cannot be loaded."""
     import onnxruntime as ort
 
@@ -92,7 +84,7 @@ def session(path: Path) -> Any:
 
 def compare(original: Path, quantized: Path, inputs: Path | None, seed: int) -> Difference:
     """Run both graphs on the arrays of the .npz `inputs`, or on random ones that fit the original's input types."""
-    reference = session(original)
+    reference = cpu_session(original)
     if inputs is not None:
         feeds, origin = read_inputs(inputs, [i.name for i in reference.get_inputs()]), str(inputs)
         expected = attempt(reference, feeds)
@@ -101,15 +93,15 @@ def compare(original: Path, quantized: Path, inputs: Path | None, seed: int) -> 
     else:
         feeds, expected, origin = first_that_runs(original, reference, seed)
     del reference  # one graph in memory at a time
-    found = attempt(session(quantized), feeds)
+    found = attempt(cpu_session(quantized), feeds)
     if isinstance(found, str):
         raise QuantizeError(f"the quantized graph does not run where {original} does: {found}")
-    return difference(expected, found, origin)
+    return output_difference(expected, found, origin)
 
 
 def first_that_runs(path: Path, reference: Any, seed: int) -> tuple[Feeds, Arrays, str]:
     model, last = ir.load(path), ""
-    for size in SIZES:
+    for size in FREE_SIZES:
         feeds = random_inputs(model, size, seed)
         expected = attempt(reference, feeds)
         if not isinstance(expected, str):
@@ -124,93 +116,25 @@ def attempt(graph: Any, feeds: Feeds) -> Arrays | str:
         values = graph.run(None, feeds)
     except Exception as error:  # onnxruntime's exception classes share no public base
         return str(error).splitlines()[0][:300]
-    return dict(named(zip([output.name for output in graph.get_outputs()], values, strict=True)))
+    return dict(arrays_by_name(zip([output.name for output in graph.get_outputs()], values, strict=True)))
 
 
-def named(outputs: Iterable[tuple[str, Any]]) -> Iterator[tuple[str, np.ndarray]]:
+def arrays_by_name(outputs: Iterable[tuple[str, Any]]) -> Iterator[tuple[str, np.ndarray]]:
     """The arrays among the outputs, also those of sequences."""
     for name, value in outputs:
         if isinstance(value, list):
-            yield from named((f"{name}[{i}]", part) for i, part in enumerate(value))
+            yield from arrays_by_name((f"{name}[{i}]", part) for i, part in enumerate(value))
         elif isinstance(value, np.ndarray):
             yield name, value
 
 
-def read_inputs(path: Path, wanted: list[str]) -> Feeds:
-    """The arrays of an .npz by input name; every input `wanted` must be there."""
-    try:
-        arrays = np.load(path, allow_pickle=False)
-        if not isinstance(arrays, NpzFile):
-            raise ValueError("it holds one array without a name")
-        with arrays:
-            feeds = {name: arrays[name] for name in arrays.files}
-    except (OSError, ValueError, EOFError, BadZipFile, zlib.error) as error:
-        raise QuantizeError(f"{path} cannot be read as .npz ({error}): write it with numpy.savez") from error
-    missing = [name for name in wanted if name not in feeds]
-    if missing:
-        raise QuantizeError(f"{path} lacks {', '.join(missing)}: the graph's inputs are {', '.join(wanted)}")
-    return {name: feeds[name] for name in wanted}
-
-
-def random_inputs(model: ir.Model, size: int, seed: int) -> Feeds:
-    """Normal floats; integers below the smallest table they index, or 1 if they index none."""
-    generator, feeds = np.random.default_rng(seed), {}
-    for value in model.graph.inputs:
-        if value.name in model.graph.initializers:
-            continue
-        if value.shape is None or value.dtype is None or value.dtype == ir.DataType.STRING:
-            raise QuantizeError(f"input {value.name!r} has no shape or no numeric type: give --inputs FILE.npz")
-        shape, dtype = free_shape(value.shape, size), value.dtype.numpy()
-        if np.issubdtype(dtype, np.integer):
-            limit = table_rows(value)
-            feeds[str(value.name)] = (generator.integers(0, limit, shape) if limit else np.ones(shape)).astype(dtype)
-        elif dtype == np.bool_:
-            feeds[str(value.name)] = np.ones(shape, dtype)
-        else:
-            feeds[str(value.name)] = generator.standard_normal(shape).astype(dtype)
-    return feeds
-
-
-def free_shape(shape: ir.Shape, size: int) -> tuple[int, ...]:
-    """Free axes: one picture or sentence, three channels, `size` of the rest."""
-
-    def free(axis: int) -> int:
-        name = str(getattr(shape[axis], "value", "") or "").lower()
-        if "batch" in name or (axis == 0 and shape.rank() > 1):
-            return 1
-        return CHANNELS if axis == 1 and shape.rank() == 4 else size
-
-    return tuple(d if isinstance(d, int) and d > 0 else free(axis) for axis, d in enumerate(shape))
-
-
-def table_rows(value: ir.Value) -> int:
-    """Rows of the smallest table that these integers index, directly or reshaped; 0 if there is none."""
-    rows: list[int] = []
-    todo, seen = [value], set()
-    while todo:
-        current = todo.pop()
-        for node, index in current.uses():
-            if node.op_type in ("Gather", "GatherBlockQuantized") and index == 1:
-                rows += rows_of(node.inputs[0], node.attributes.get_int("axis", 0))
-            elif node.op_type in THROUGH and node not in seen:
-                seen.add(node)
-                todo.extend(node.outputs)
-    return min(rows, default=0)
-
-
-def rows_of(table: ir.Value | None, axis: int) -> Iterator[int]:
-    tensor = table.const_value if table is not None else None
-    if tensor is not None and tensor.shape.rank() > 1:
-        yield int(tensor.shape.numpy()[axis])
-
-
-def difference(expected: Arrays, found: Arrays, origin: str) -> Difference:
+def output_difference(expected: Arrays, found: Arrays, origin: str) -> Difference:
     """Output by output; raises QuantizeError where the original is finite and the quantized graph is not."""
     same = {n: (a, found[n]) for n, a in expected.items() if n in found and found[n].shape == a.shape}
     reshaped = [f"{n} has {shape_in(found, n)} instead of {a.shape}" for n, a in expected.items() if n not in same]
     floats = {name for name, a in expected.items() if np.issubdtype(a.dtype, np.floating)}
     others = [equal_share(*same[n]) if n in same else 0.0 for n in expected if n not in floats]
-    a, b = (joined([pair[i] for name, pair in same.items() if name in floats]) for i in (0, 1))
+    a, b = (flat_joined([pair[i] for name, pair in same.items() if name in floats]) for i in (0, 1))
     finite = np.isfinite(a)
     if not np.isfinite(b[finite]).all():
         raise QuantizeError("the quantized graph gives values that are not finite where the original's are")
@@ -242,5 +166,5 @@ def relative_error(a: np.ndarray, b: np.ndarray) -> float:
     return error / norm if norm else (0.0 if error == 0 else float("inf"))
 
 
-def joined(arrays: list[np.ndarray]) -> np.ndarray:
+def flat_joined(arrays: list[np.ndarray]) -> np.ndarray:
     return np.concatenate([np.asarray(a, np.float64).ravel() for a in arrays]) if arrays else np.zeros(0)

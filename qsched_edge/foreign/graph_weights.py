@@ -35,12 +35,12 @@ class GraphWeights:
         """float32 copy of rows `start` to `stop` of the first axis."""
         tensor, (_, *rest) = self.tensors[name], self.shape(name)
         if name in self.transposed:
-            return columns(tensor, start, stop).T.astype(np.float32)
+            return matrix_columns(tensor, start, stop).T.astype(np.float32)
         width = prod(rest)
-        return values(tensor, start * width, stop * width).reshape(stop - start, *rest).astype(np.float32)
+        return flat_values(tensor, start * width, stop * width).reshape(stop - start, *rest).astype(np.float32)
 
 
-def values(tensor: ir.TensorProtocol, start: int, stop: int) -> np.ndarray:
+def flat_values(tensor: ir.TensorProtocol, start: int, stop: int) -> np.ndarray:
     """Values `start` to `stop` of a float tensor, flat; external ones are read from there.
 
     A mapped file would keep every page that was touched in the process's memory.
@@ -51,13 +51,13 @@ def values(tensor: ir.TensorProtocol, start: int, stop: int) -> np.ndarray:
     return np.fromfile(tensor.path, dtype, stop - start, offset=(tensor.offset or 0) + start * dtype.itemsize)
 
 
-def columns(tensor: ir.TensorProtocol, start: int, stop: int) -> np.ndarray:
+def matrix_columns(tensor: ir.TensorProtocol, start: int, stop: int) -> np.ndarray:
     """Columns `start` to `stop` of a matrix."""
     rows, width = (int(d) for d in tensor.shape.numpy())
     if not isinstance(tensor, ir.ExternalTensor):
         return tensor.numpy()[:, start:stop]
     if (start, stop) == (0, width):
-        return values(tensor, 0, rows * width).reshape(rows, width)
+        return flat_values(tensor, 0, rows * width).reshape(rows, width)
     found = np.empty((rows, stop - start), tensor.dtype.numpy())
     with Path(tensor.path).open("rb", buffering=0) as file:
         for row in range(rows):
@@ -70,7 +70,7 @@ def extremes(tensor: ir.TensorProtocol) -> tuple[float, float]:
     """The smallest and the largest value of a float tensor, NaN if one is; a piece at a time."""
     low, high = np.inf, -np.inf
     for start in range(0, tensor.size, LARGEST_CHUNK):
-        part = values(tensor, start, min(start + LARGEST_CHUNK, tensor.size))
+        part = flat_values(tensor, start, min(start + LARGEST_CHUNK, tensor.size))
         low, high = np.minimum(low, part.min()), np.maximum(high, part.max())
     return float(low), float(high)
 

@@ -1,4 +1,4 @@
-"""A graph of an older opset -> opset 21, by onnx's own converter, without the weights."""
+"""A graph of an older opset -> a newer one, by onnx's own converter, without the weights."""
 
 from __future__ import annotations
 
@@ -6,8 +6,6 @@ import onnx_ir as ir
 
 from qsched_edge.errors import QuantizeError
 
-BLOCKED_OPSET = 21  # DequantizeLinear in blocks and with 4-bit types
-PER_AXIS_OPSET, PER_AXIS_FLOAT16_OPSET = 13, 19  # with one scale for each channel; with float16 scales
 SMALL_TENSOR = 2**12  # bytes; the converter may have to read such ones (axes, shapes)
 
 
@@ -15,7 +13,7 @@ def opset_of(model: ir.Model) -> int:
     return int(model.opset_imports.get("", 0))
 
 
-def upgraded(model: ir.Model, opset: int = BLOCKED_OPSET) -> ir.Model:
+def upgraded(model: ir.Model, opset: int) -> ir.Model:
     """The same graph at `opset`; large tensors are graph inputs while onnx converts, and come back as they were.
 
     Raises QuantizeError with the converter's reason; `model` is then unchanged.

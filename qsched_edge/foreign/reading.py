@@ -9,7 +9,7 @@ import onnx_ir as ir
 from qsched_edge.errors import QuantizeError, WeightsError
 from qsched_edge.foreign.graph_weights import check_external
 from qsched_edge.foreign.opset import opset_of
-from qsched_edge.quantize.encode import SMALL
+from qsched_edge.quantize.layers.other import SMALL_WEIGHT
 
 OLDEST_OPSET = 11
 
@@ -35,7 +35,7 @@ def read_graph(path: Path) -> ir.Model:
     if opset_of(model) < OLDEST_OPSET:
         raise QuantizeError(f"{path} has opset {opset_of(model)}: convert it to {OLDEST_OPSET} or newer first")
     common.InlinePass()(model)
-    common.LiftConstantsToInitializersPass(size_limit=SMALL)(model)
+    common.LiftConstantsToInitializersPass(size_limit=SMALL_WEIGHT)(model)
     common.RemoveInitializersFromInputsPass()(model)
     bypass_identities(model.graph)
     return model

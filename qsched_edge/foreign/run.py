@@ -13,14 +13,15 @@ import onnx_ir as ir
 from qsched_runtime.manifest import sha256
 
 from qsched_edge.errors import QuantizeError
-from qsched_edge.foreign.compare import Difference, compare, read_inputs
+from qsched_edge.foreign.compare import Difference, compare
 from qsched_edge.foreign.graph_weights import external_files, raw_bytes
-from qsched_edge.foreign.prepare import Left, Prepared, prepare
+from qsched_edge.foreign.prepare import Left, PreparedGraph, prepared_graph
+from qsched_edge.foreign.probe_inputs import read_inputs
 from qsched_edge.foreign.reading import read_graph
 from qsched_edge.foreign.settings import QuantizeSettings
 from qsched_edge.quantize.emit import CONTRIB
 from qsched_edge.quantize.resident import Resident, resident_if_large
-from qsched_edge.quantize.rewrite import Layer, replace_weights
+from qsched_edge.quantize.rewrite import Layer, WeightPlan, replace_weights
 from qsched_edge.quantize.store import INLINE_BYTES, Packed, TensorStore
 from qsched_edge.work import progress
 from qsched_edge.work.staging import StagedGraph
@@ -32,7 +33,7 @@ NOT_MEASURED = "error  not measured: --max-ram leaves no room to run the graphs,
 
 
 @dataclass(frozen=True)
-class Report:
+class QuantizeReport:
     """What was quantized, what was left and why, bytes before and after, and how far the outputs moved.
 
     `difference` and `memory` are None where the memory limit leaves no room to run the graphs, `memory` also for a
@@ -65,7 +66,9 @@ class Report:
         return "\n".join([*lines, self.memory.line] if self.memory else lines)
 
 
-def quantize(graph: Path, output: Path, settings: QuantizeSettings, force: bool = False, quiet: bool = False) -> Report:
+def quantize(
+    graph: Path, output: Path, settings: QuantizeSettings, force: bool = False, quiet: bool = False
+) -> QuantizeReport:
     """Write `output` (and `output`_data when it is large) and compare it with `graph`; nothing is left half written.
 
     Raises WeightsError for a graph or external data that cannot be read, QuantizeError where nothing can be quantized
@@ -81,7 +84,7 @@ def quantize(graph: Path, output: Path, settings: QuantizeSettings, force: bool 
     staging = StagedGraph(output, arguments, force)
     if settings.inputs is not None:
         read_inputs(settings.inputs, [str(value.name) for value in model.graph.inputs])
-    prepared = prepare(model, settings.scheme)
+    prepared = prepared_graph(model, settings.scheme)
     if not prepared.names:
         reasons = "; ".join(sorted({left.reason for left in prepared.left})) or "it has no weights"
         raise QuantizeError(f"nothing in {graph} can be quantized: {reasons}")
@@ -93,10 +96,10 @@ def quantize(graph: Path, output: Path, settings: QuantizeSettings, force: bool 
         found = compare(graph, staged, settings.inputs, settings.seed) if room else None
         memory = resident_if_large(staged) if room else None
     opsets = (opset, prepared.model.opset_imports[""])
-    return Report(layers, prepared.left, opsets, (before, after), found, memory)
+    return QuantizeReport(layers, prepared.left, opsets, (before, after), found, memory)
 
 
-def write(prepared: Prepared, settings: QuantizeSettings, staged: Path, quiet: bool) -> list[Layer]:
+def write(prepared: PreparedGraph, settings: QuantizeSettings, staged: Path, quiet: bool) -> list[Layer]:
     """Stream the weights into `staged`_data, then save the graph; a small one becomes a single file."""
     model = prepared.model
     total = sum(2 * prod(prepared.weights.shape(name)) for name in prepared.names)
@@ -104,10 +107,8 @@ def write(prepared: Prepared, settings: QuantizeSettings, staged: Path, quiet: b
         progress.bar(settings.scheme.name, total, "B", quiet) as advance,
         TensorStore(staged.parent, f"{staged.name}_data") as store,
     ):
-        layers = replace_weights(
-            model.graph, prepared.names, prepared.weights, lambda name, kind: settings.scheme, store, advance,
-            settings.ram,
-        )  # fmt: skip
+        plan = WeightPlan(prepared.weights, lambda name, kind: settings.scheme, settings.ram)
+        layers = replace_weights(model.graph, prepared.names, plan, store, advance)
         keep_the_rest(model, store)
     model.opset_imports[CONTRIB] = 1
     data = staged.with_name(f"{staged.name}_data")

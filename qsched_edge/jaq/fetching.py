@@ -12,7 +12,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 
 from qsched_edge.checkpoint.hub import HubId, hub_id
-from qsched_edge.errors import MetricError, MissingExtraError
+from qsched_edge.errors import MetricError, MissingExtraError, install_command
 
 OPEN_CLIP = ("open_clip_config.json", "open_clip_model.safetensors")
 TRANSFORMERS = ("config.json", "model.safetensors")
@@ -99,7 +99,7 @@ def in_cache(known: HubId, name: str) -> Path | None:
     try:
         from huggingface_hub import try_to_load_from_cache
     except ImportError as error:
-        raise MissingExtraError(f'{known.repository} is on the hub: pip install "qsched-edge[calibrate]"') from error
+        raise MissingExtraError(f"{known.repository} is on the hub: {install_command('calibrate')}") from error
     found = try_to_load_from_cache(known.repository, name, revision=known.revision or None)
     return Path(found) if isinstance(found, str) else None
 

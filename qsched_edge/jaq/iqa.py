@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from qsched_edge import torchvision_schema
 from qsched_edge.errors import MetricError, MissingExtraError
+from qsched_edge.installed import install_command
 from qsched_edge.jaq.terms import Seen
 
 if TYPE_CHECKING:
@@ -67,7 +68,7 @@ def library() -> Any:
     try:
         import pyiqa
     except ModuleNotFoundError as error:
-        raise MissingExtraError('metrics of pyiqa need it: pip install "qsched-edge[metrics]"') from error
+        raise MissingExtraError(f"metrics of pyiqa need it: {install_command('metrics')}") from error
     return pyiqa
 
 

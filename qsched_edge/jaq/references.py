@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from qsched_edge.errors import MetricError, MissingExtraError
+from qsched_edge.errors import MetricError, MissingExtraError, install_command
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 CAPTIONS = "metadata.jsonl"
@@ -58,7 +58,7 @@ def picture(file: Path, side: int) -> np.ndarray:
     try:
         from PIL import Image, ImageOps
     except ModuleNotFoundError as error:
-        raise MissingExtraError('reference pictures need Pillow: pip install "qsched-edge[evaluate]"') from error
+        raise MissingExtraError(f"reference pictures need Pillow: {install_command('evaluate')}") from error
     try:
         with Image.open(file) as opened:
             fitted = ImageOps.fit(opened.convert("RGB"), (side, side), Image.Resampling.BICUBIC)

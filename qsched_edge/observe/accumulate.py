@@ -17,8 +17,8 @@ from qsched_edge.quantize.feeds import read_feeds
 from qsched_edge.quantize.moments import Moments
 from qsched_edge.work.memory import RamLimit, peak_bytes
 
-ROOM = 2**31  # bytes of moments held at a time where no limit was given
-LAYERS = 48  # inputs that one replay hands out: they are all in memory at once
+MOMENTS_ROOM = 2**31  # bytes of moments held at a time where no limit was given
+TAPS_PER_REPLAY = 48  # inputs that one replay hands out: they are all in memory at once
 ALIGNMENT = 256  # blocks of columns are multiples of the largest group
 OBSERVED = "observed.onnx"
 
@@ -69,7 +69,7 @@ def observe(
 def room_for_moments(graph: Path, feeds: Sequence[Path], ram: RamLimit) -> int:
     """Half of what the limit leaves beside the running graph; the other half is for what is quantized afterwards."""
     if ram.limit is None:
-        return ROOM
+        return MOMENTS_ROOM
     Graph(graph, ["CPUExecutionProvider"])(read_feeds(feeds[0]))
     room = (ram.limit - peak_bytes()) // 2
     if room < 2**25:
@@ -91,12 +91,12 @@ def block_widths(width: int, room: int) -> list[int]:
 
 
 def rounds(taps: Sequence[Tap], room: int) -> list[list[Tap]]:
-    """Taps in order, as many together as `room` and LAYERS allow."""
+    """Taps in order, as many together as `room` and TAPS_PER_REPLAY allow."""
     grouped: list[list[Tap]] = []
     left = 0
     for tap in taps:
         need = 4 * sum(w * w for w in block_widths(tap.width, room))
-        if not grouped or need > left or len(grouped[-1]) == LAYERS:
+        if not grouped or need > left or len(grouped[-1]) == TAPS_PER_REPLAY:
             grouped.append([])
             left = room
         grouped[-1].append(tap)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from math import inf, isfinite
 
 from qsched_edge.errors import MissingExtraError, QuantizeError
+from qsched_edge.installed import install_command
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,7 @@ def least_error(flat: Sequence[tuple[str, Option]], room: int) -> list[tuple[str
         from scipy.optimize import Bounds, LinearConstraint, milp
         from scipy.sparse import csr_array
     except ImportError as error:
-        raise MissingExtraError(f'a target size needs {error.name}: pip install "qsched-edge[quantize]"') from error
+        raise MissingExtraError(f"a target size needs {error.name}: {install_command('quantize')}") from error
     errors, sizes = np.array([o.error for _, o in flat]), np.array([float(o.bytes) for _, o in flat])
     rows = {name: i for i, name in enumerate(dict.fromkeys(name for name, _ in flat))}
     membership = csr_array((np.ones(len(flat)), ([rows[n] for n, _ in flat], range(len(flat)))))

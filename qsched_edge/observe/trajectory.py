@@ -31,14 +31,16 @@ class Recorder:
 def record(bundle: Path, prompts: Sequence[str], folder: Path, advance: Callable[[int], None]) -> None:
     """Draw all `prompts` with the bundle's own sampler; each component's feeds go to `folder`/COMPONENT.
 
-    Every other batch takes the default number of steps, those between them the bundle's other step counts in turn:
-    layers that read the timestep must not be fitted to one schedule alone. `advance` hears the prompts done.
+    Every other batch takes the default number of steps, those between them the recipe's other step counts in turn (the
+    bundle's where it names no other): layers that read the timestep must not be fitted to one schedule alone. `advance`
+    hears the prompts done.
     """
     sampler = Sampler.from_pretrained(bundle)
     recorders = {name: Recorder(graph, folder / name) for name, graph in sampler.graphs.items()}
     watched = Sampler(sampler.manifest, recorders, sampler.tokenizers)
     default = sampler.manifest.default_steps
-    others = [n for n in sampler.manifest.schedules if n != default] or [default]
+    named = sampler.manifest.raw.get("recipe", {}).get("steps", [])
+    others = [n for n in named if n != default] or [n for n in sampler.manifest.schedules if n != default] or [default]
     for i, start in enumerate(range(0, len(prompts), BATCH)):
         some = list(prompts[start : start + BATCH])
         seeds = [observing(start + j) for j in range(len(some))]

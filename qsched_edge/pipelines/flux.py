@@ -57,7 +57,7 @@ def layout(spec: ModelSpec, choices: Choices) -> Layout:
         encoder="vae_encoder" if choices.encoder else None,
         tokenizers=("tokenizer", "tokenizer_2"),
         latents=latent_spec(spec, choices, channels, DEFAULT_SIZE, PATCH, PATCH),
-        guidance=Guidance("embedded" if guided else "none", spec.recipe.guidance),
+        guidance=Guidance("embedded" if guided else "none", spec.guidance),
         sequence_length=length,
         sampling=Sampling(sigmas=lambda n: np.linspace(1.0, 1 / n, n), timestep_scale=1 / 1000),
         strength_rounds_up=True,

@@ -88,6 +88,11 @@ def latent_spec(
     """Scaling of the autoencoder that ships: tiny ones take the latents as they are. `size` is the default height and
     width of latents, one number or two."""
     _, config = autoencoder_of(spec, choices)
+    if channels != config["latent_channels"]:
+        raise RecipeError(
+            f"{spec.folder}: its network reads {channels} channels, its autoencoder's latents have "
+            f"{config['latent_channels']}: networks that also read a picture or a mask are not supported"
+        )
     height, width = (size, size) if isinstance(size, int) else size
     return LatentSpec(
         channels=channels,

@@ -43,7 +43,7 @@ def layout(spec: ModelSpec, choices: Choices) -> Layout:
         encoder="vae_encoder" if choices.encoder else None,
         tokenizers=("tokenizer",),
         latents=latent_spec(spec, choices, config["in_channels"], size, unet.multiple_of(config), 0),
-        guidance=Guidance("embedded" if condition else "classifier-free", spec.recipe.guidance),
+        guidance=Guidance("embedded" if condition else "classifier-free", spec.guidance),
         sampling=Sampling(eta=spec.recipe.eta),
     )
 

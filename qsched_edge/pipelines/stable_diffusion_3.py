@@ -62,7 +62,7 @@ def layout(spec: ModelSpec, choices: Choices) -> Layout:
         encoder="vae_encoder" if choices.encoder else None,
         tokenizers=("tokenizer", "tokenizer_2", "tokenizer_3"),
         latents=latent_spec(spec, choices, config["in_channels"], config["sample_size"], config["patch_size"], 0),
-        guidance=Guidance("classifier-free", spec.recipe.guidance),
+        guidance=Guidance("classifier-free", spec.guidance),
         sequence_length=t5_length,
         strength_rounds_up=True,
     )

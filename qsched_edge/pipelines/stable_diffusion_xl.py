@@ -55,6 +55,6 @@ def layout(spec: ModelSpec, choices: Choices) -> Layout:
         encoder="vae_encoder" if choices.encoder else None,
         tokenizers=("tokenizer", "tokenizer_2"),
         latents=latent_spec(spec, choices, config["in_channels"], size, unet.multiple_of(config), 0),
-        guidance=Guidance(kind, spec.recipe.guidance, zero_without_negative=zeros),
+        guidance=Guidance(kind, spec.guidance, zero_without_negative=zeros),
         sampling=Sampling(eta=spec.recipe.eta),
     )

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from qsched_edge.errors import MissingExtraError
+from qsched_edge.installed import install_command
 from qsched_edge.precision import Scheme
 from qsched_edge.quantize.integers import NORMAL, QuantizedMatrix, rounded_up
 from qsched_edge.quantize.moments import Moments
@@ -38,7 +39,7 @@ def quant_tensor() -> Callable[..., tuple[np.ndarray, np.ndarray, np.ndarray]]:
     except ImportError as error:
         raise MissingExtraError(
             f"Intel Neural Compressor cannot be imported ({error}): it needs Python 3.10 to 3.12 and "
-            'pip install "qsched-edge[quantize]"'
+            f"{install_command('quantize')}"
         ) from error
     return weight_only.quant_tensor
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 
@@ -13,15 +13,17 @@ from qsched_edge.capture.graph import Captured
 from qsched_edge.checkpoint.weights import WeightSource
 from qsched_edge.errors import QuantizeError
 from qsched_edge.precision import Scheme
-from qsched_edge.quantize.emit import CONTRIB, EMITTERS, Site, rounds_activations
-from qsched_edge.quantize.encode import ENCODERS, WeightRows, float_bits
+from qsched_edge.quantize.emit import CONTRIB, Site
+from qsched_edge.quantize.encode import WeightRows
+from qsched_edge.quantize.layers.other import OTHER
+from qsched_edge.quantize.layers.readers import kind_of
+from qsched_edge.quantize.layers.registry import stored_as
 from qsched_edge.quantize.methods import quantizer_of
 from qsched_edge.quantize.moments import Moments
 from qsched_edge.quantize.store import TensorStore
 from qsched_edge.work.memory import RamLimit
 
 GRAPH, DATA, REPORT = "model.onnx", "model.onnx_data", "quantization.json"
-TABLE = 2**17  # tables with fewer values (positions, attention biases) stay floats: little to save, much to lose
 
 
 @dataclass(frozen=True)
@@ -35,13 +37,20 @@ class Layer:
     bytes: int
 
 
-Plan = Callable[[str, str], Scheme]  # (weight name, kind) -> scheme
+@dataclass(frozen=True)
+class WeightPlan:
+    """What becomes of weights: their values, the scheme by (name, kind), the memory, moments of their inputs."""
+
+    weights: WeightSource
+    scheme_of: Callable[[str, str], Scheme]
+    ram: RamLimit = RamLimit()  # noqa: RUF009 (frozen)
+    moments_of: Callable[[str], Moments | None] = lambda name: None
 
 
 def write_graph(
     captured: Captured,
     weights: WeightSource,
-    plan: Plan,
+    scheme_of: Callable[[str, str], Scheme],
     folder: Path,
     advance: Callable[[int], None] = lambda n: None,
     ram: RamLimit = RamLimit(),  # noqa: B008 (frozen)
@@ -55,7 +64,8 @@ def write_graph(
     """
     graph = captured.model.graph
     with TensorStore(folder, DATA) as store:
-        layers = replace_weights(graph, captured.weight_names, weights, plan, store, advance, ram, moments_of)
+        plan = WeightPlan(weights, scheme_of, ram, moments_of)
+        layers = replace_weights(graph, captured.weight_names, plan, store, advance)
     for value in (*graph.inputs, *graph.outputs):
         name_axes(value)
     captured.model.opset_imports[CONTRIB] = 1
@@ -66,38 +76,26 @@ def write_graph(
 def replace_weights(
     graph: ir.Graph,
     names: Iterable[str],
-    weights: WeightSource,
-    plan: Plan,
+    plan: WeightPlan,
     store: TensorStore,
     advance: Callable[[int], None] = lambda n: None,
-    ram: RamLimit = RamLimit(),  # noqa: B008 (frozen)
-    moments_of: Callable[[str], Moments | None] = lambda name: None,
 ) -> list[Layer]:
     """Take the initializers `names` out of the graph and put what the plan makes of them into their places."""
     order, layers = {node: i for i, node in enumerate(graph)}, []
     for name in names:
         value = graph.initializers.pop(name)
-        shape, kind = checked_shape(weights, value), kind_of(value)
-        site = Site(graph, order, value, plan(name, kind))
-        role = kind if site.scheme.is_integer else "other"
-        if role != "other":
+        shape, kind = checked_shape(plan.weights, value), kind_of(value, graph)
+        site = Site(graph, order, value, plan.scheme_of(name, kind.name))
+        role = stored_as(kind, site.scheme)
+        if role is not OTHER:
             quantizer_of(site.scheme.method)  # what it imports counts before the room that is left
-        rows = WeightRows(weights, name, shape, ram.chunk(), moments_of(name))
-        stored = store.weight(name, lambda role=role, rows=rows, site=site: ENCODERS[role](rows, site.scheme))  # type: ignore[misc]
-        precision = precision_name(role, site)
-        EMITTERS[role](site, [store.value(s) for s in stored])
-        layers.append(Layer(name, kind, shape, precision, sum(s.size for s in stored)))
+        rows = WeightRows(plan.weights, name, shape, plan.ram.chunk(), plan.moments_of(name))
+        stored = store.weight(name, lambda role=role, rows=rows, site=site: role.encode(rows, site.scheme))  # type: ignore[misc]
+        precision = role.precision(site)
+        role.emit(site, [store.value(s) for s in stored])
+        layers.append(Layer(name, kind.name, shape, precision, sum(s.size for s in stored)))
         advance(2 * prod(shape))
     return layers
-
-
-def precision_name(role: str, site: Site) -> str:
-    """What is really there: a table has no activations, and what is no layer is a float whatever the plan says."""
-    if role == "other":
-        return f"FP{float_bits(site.shape, site.scheme)}"
-    if role == "embedding" or (role == "conv" and not rounds_activations(site)):
-        return replace(site.scheme, activation_bits=16).name
-    return site.scheme.name
 
 
 def checked_shape(weights: WeightSource, value: ir.Value) -> tuple[int, ...]:
@@ -115,25 +113,3 @@ def name_axes(value: ir.Value) -> None:
         for axis, dim in enumerate(value.shape):
             if not isinstance(dim, int):
                 value.shape[axis] = names.get(axis, f"axis_{axis}")
-
-
-def kind_of(value: ir.Value) -> str:
-    """The kind that all readers of a weight agree on, else "other"."""
-    kinds = {kind_of_use(value, node, index) for node, index in value.uses()}
-    return kinds.pop() if len(kinds) == 1 else "other"
-
-
-def kind_of_use(value: ir.Value, node: ir.Node, index: int) -> str:
-    if node.op_type in ("Conv", "ConvTranspose") and index == 1:
-        return "conv"
-    if node.op_type == "Gemm" and index == 1 and node.attributes["transB"].as_int() == 1:
-        return "linear"
-    if node.op_type == "Transpose" and all(n.op_type == "MatMul" and i == 1 for n, i in node.outputs[0].uses()):
-        return "linear"
-    if is_table(value) and node.op_type == "Gather" and index == 0 and node.attributes.get_int("axis", 0) == 0:
-        return "embedding"
-    return "other"
-
-
-def is_table(value: ir.Value) -> bool:
-    return value.shape is not None and value.shape.rank() == 2 and prod(value.shape.numpy()) >= TABLE

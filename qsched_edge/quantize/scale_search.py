@@ -52,20 +52,21 @@ def least_squared_error(weight: np.ndarray, scheme: Scheme, moments: Moments | N
     padded = np.zeros((rows, blocks * g), np.float32)
     padded[:, :width] = weight
     groups = padded.reshape(-1, g)
-    grid = search(groups, np.tile(importance.reshape(blocks, g), (rows, 1)), scheme)
+    grid = searched_grid(groups, np.tile(importance.reshape(blocks, g), (rows, 1)), scheme)
     q = grid.integers(groups).astype(np.uint8).reshape(rows, -1)[:, :width]
     zero = grid.zero.astype(np.uint8).reshape(rows, blocks)
     return QuantizedMatrix(q, grid.scale.reshape(rows, blocks), zero, scheme.weight_bits, g)
 
 
-def search(groups: np.ndarray, importance: np.ndarray, scheme: Scheme) -> Grid:
+def searched_grid(groups: np.ndarray, importance: np.ndarray, scheme: Scheme) -> Grid:
     """The best grid found for each of `groups` float32 [G, g]; `importance` has the same shape."""
     step = max(1, BLOCK // groups.shape[1])
-    parts = [search_block(groups[i : i + step], importance[i : i + step], scheme) for i in range(0, len(groups), step)]
+    pieces = [slice(start, start + step) for start in range(0, len(groups), step)]
+    parts = [searched_block(groups[piece], importance[piece], scheme) for piece in pieces]
     return Grid(np.concatenate([p.scale for p in parts]), np.concatenate([p.zero for p in parts]), parts[0].top)
 
 
-def search_block(groups: np.ndarray, importance: np.ndarray, scheme: Scheme) -> Grid:
+def searched_block(groups: np.ndarray, importance: np.ndarray, scheme: Scheme) -> Grid:
     """Try every shrunken range with zero points beside its own, then refit the scale to the integers."""
     full = full_range(groups, scheme)
     best, error = full, full.error(groups, importance)

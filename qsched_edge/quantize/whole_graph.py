@@ -26,18 +26,18 @@ if TYPE_CHECKING:
     import onnx
 
 ALPHA = 0.5  # how much of the activations' range SmoothQuant moves into the weights (arXiv 2211.10438)
-CALLS = 16  # recorded calls, spread over the trajectory, that fix the scales
-LARGEST = 2**31 - 2**26  # bytes of a graph: Neural Compressor holds it as one protobuf message
-LAYERS = ("MatMul", "Conv", "Gemm")
-INTEGERS = (2, 3)  # TensorProto.UINT8, INT8
-FLOAT = {"activation": {"dtype": ["fp32"]}, "weight": {"dtype": ["fp32"]}}
-OTHERS = {r"^(?!(MatMul|Conv|Gemm)$).*": FLOAT}  # operator types that stay in float
+SCALED_CALLS = 16  # recorded calls, spread over the trajectory, that fix the scales
+LARGEST_WHOLE = 2**31 - 2**26  # bytes of a graph: Neural Compressor holds it as one protobuf message
+LAYER_OPERATORS = ("MatMul", "Conv", "Gemm")
+INTEGER_TYPES = (2, 3)  # TensorProto.UINT8, INT8
+KEPT_FLOAT = {"activation": {"dtype": ["fp32"]}, "weight": {"dtype": ["fp32"]}}
+OTHERS = {r"^(?!(MatMul|Conv|Gemm)$).*": KEPT_FLOAT}  # operator types that stay in float
 STATIC = {"approach": "static", "quant_format": "QDQ", "op_type_dict": OTHERS, "reduce_range": False}
 SMOOTHQUANT = {**STATIC, "recipes": {"smooth_quant": True, "smooth_quant_args": {"alpha": ALPHA}}}
 
 
 @dataclass(frozen=True)
-class Prepared:
+class CompressorGraph:
     """The graph that Neural Compressor gets; its layers carry the names of their weights."""
 
     path: Path
@@ -55,7 +55,7 @@ class Prepared:
 
 
 @dataclass(frozen=True)
-class Calibration:
+class CompressorFeeds:
     """Recorded feeds as Neural Compressor reads them: (inputs, label) and a `batch_size`."""
 
     files: Sequence[Path]
@@ -77,15 +77,15 @@ def smoothquant(graph: Path, feeds: Sequence[Path], kept: Callable[[str], bool],
     import onnx_ir as ir
 
     size = sum(file.stat().st_size for file in graph.parent.glob(f"{graph.name}*"))
-    if size > LARGEST:
+    if size > LARGEST_WHOLE:
         raise QuantizeError(
-            f"smoothquant takes the whole 32-bit graph, at most {LARGEST / 1e9:.1f} GB, and {graph.parent.name} has "
-            f"{size / 1e9:.1f} GB: use rtn, mse or gptq"
+            f"smoothquant takes the whole 32-bit graph, at most {LARGEST_WHOLE / 1e9:.1f} GB, and "
+            f"{graph.parent.name} has {size / 1e9:.1f} GB: use rtn, mse or gptq"
         )
     with TemporaryDirectory(dir=target.parent) as folder:
-        source = prepared(graph, Path(folder) / "whole.onnx")
-        floats = dict.fromkeys(source.operators(kept), FLOAT)
-        model = fitted(source, {**SMOOTHQUANT, "op_name_dict": floats}, spread(alike(feeds), CALLS))
+        source = compressor_graph(graph, Path(folder) / "whole.onnx")
+        floats = dict.fromkeys(source.operators(kept), KEPT_FLOAT)
+        model = fitted(source, {**SMOOTHQUANT, "op_name_dict": floats}, spread(alike(feeds), SCALED_CALLS))
     slim(model)
     ir.save(ir.from_proto(model), target, external_data=f"{target.name}_data")
     return integer_layers(model, source)
@@ -106,7 +106,7 @@ def slim(model: onnx.ModelProto) -> None:
     put(model.graph.value_info, ())
 
 
-def prepared(graph: Path, target: Path) -> Prepared:
+def compressor_graph(graph: Path, target: Path) -> CompressorGraph:
     """Write the 32-bit graph as Neural Compressor wants it to `target`."""
     import onnx
 
@@ -121,14 +121,14 @@ def prepared(graph: Path, target: Path) -> Prepared:
                 copy.CopyFrom(constants[name])
                 copy.name = node.input[i] = copy.name if copy.name not in read else f"{copy.name}_{number}"
                 read[copy.name] = copy
-        named = node.op_type in LAYERS and node.input[1] in read
+        named = node.op_type in LAYER_OPERATORS and node.input[1] in read
         node.name = node.input[1] if named else f"{node.op_type}_{number}"
     put(model.graph.node, nodes)
     put(model.graph.initializer, read.values())
     put(model.graph.value_info, ())
     onnx.save(model, target)
     types = {i.name: onnx.helper.tensor_dtype_to_np_dtype(i.type.tensor_type.elem_type) for i in model.graph.input}
-    return Prepared(target, tuple(nodes), types)
+    return CompressorGraph(target, tuple(nodes), types)
 
 
 def folded(node: onnx.NodeProto, constants: dict[str, onnx.TensorProto]) -> bool:
@@ -150,7 +150,7 @@ def put(field: Any, values: Iterable[Any]) -> None:
     field.extend(found)
 
 
-def fitted(source: Prepared, config: Mapping[str, Any], feeds: Sequence[Path]) -> onnx.ModelProto:
+def fitted(source: CompressorGraph, config: Mapping[str, Any], feeds: Sequence[Path]) -> onnx.ModelProto:
     """What Neural Compressor makes of the graph; `config` are PostTrainingQuantConfig's arguments.
 
     Raises QuantizeError where it returns nothing.
@@ -160,7 +160,7 @@ def fitted(source: Prepared, config: Mapping[str, Any], feeds: Sequence[Path]) -
     import onnxruntime
     from neural_compressor import PostTrainingQuantConfig, quantization
 
-    calibration = Calibration(feeds, source.types)
+    calibration = CompressorFeeds(feeds, source.types)
     onnxruntime.set_default_logger_severity(3)  # its sessions warn of each scale that nothing reads
     log = logging.getLogger("neural_compressor")
     level = log.level
@@ -179,7 +179,7 @@ def fitted(source: Prepared, config: Mapping[str, Any], feeds: Sequence[Path]) -
     return found.model
 
 
-def integer_layers(model: onnx.ModelProto, source: Prepared) -> list[str]:
+def integer_layers(model: onnx.ModelProto, source: CompressorGraph) -> list[str]:
     """Names of the weights that the quantized `model` holds as integers: its tensors are called WEIGHT_suffix."""
-    integers = [t.name for t in model.graph.initializer if t.data_type in INTEGERS and len(t.dims) > 1]
+    integers = [t.name for t in model.graph.initializer if t.data_type in INTEGER_TYPES and len(t.dims) > 1]
     return [node.name for node in source.layers if any(name.startswith(f"{node.name}_") for name in integers)]

@@ -4,11 +4,36 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from qsched_edge.work.staging import digest, write_json
+from qsched_edge.work.staging import digest, write_bytes, write_json
+
+
+def line_of(name: str, value: Any) -> str:
+    """A value and its key as one line, with a checksum: a flipped bit may leave a line that reads well."""
+    body = json.dumps([name, value])
+    return f"{zlib.crc32(body.encode()):08x} {body}\n"
+
+
+def entry_of(line: bytes) -> tuple[str, Any] | None:
+    """The inverse of `line_of`; None for what it did not write."""
+    checksum, _, body = line.rstrip(b"\n").partition(b" ")
+    if not line.endswith(b"\n") or checksum != b"%08x" % zlib.crc32(body):
+        return None
+    name, value = json.loads(body)
+    return name, value
+
+
+def stamp_of(path: Path) -> Any:
+    """What a stamp says; None where it is damaged, which is no stamp that is wanted."""
+    try:
+        return json.loads(path.read_text("utf-8"))
+    except ValueError:
+        return None
 
 
 class Journal:
@@ -17,21 +42,24 @@ class Journal:
     def __init__(self, folder: Path, identity: Any) -> None:
         self.folder, self.path = folder, folder / "journal.jsonl"
         stamp, wanted = folder / "identity.json", digest(identity)
-        if stamp.is_file() and json.loads(stamp.read_text()) != wanted:
+        if stamp.is_file() and stamp_of(stamp) != wanted:
             shutil.rmtree(folder)
         folder.mkdir(parents=True, exist_ok=True)
         write_json(stamp, wanted)
         self.values = dict(self._entries())
 
     def _entries(self) -> list[tuple[str, Any]]:
-        """All whole lines; a last line cut off by a kill is dropped, and cut from the file."""
+        """All lines that are as they were written; a last line cut off by a kill goes, and damaged ones with a word."""
         if not self.path.is_file():
             return []
-        data = self.path.read_bytes()
-        whole = data[: data.rfind(b"\n") + 1]
-        if len(whole) < len(data):
-            self.path.write_bytes(whole)
-        return [tuple(json.loads(line)) for line in whole.splitlines()]
+        lines = self.path.read_bytes().splitlines(keepends=True)
+        whole = [(line, entry) for line in lines if (entry := entry_of(line)) is not None]
+        if len(whole) < len(lines):
+            write_bytes(self.path, b"".join(line for line, _ in whole))
+            damaged = len(lines) - len(whole) - (not lines[-1].endswith(b"\n"))
+            if damaged > 0:
+                print(f"{self.path}: {damaged} damaged lines are computed again", file=sys.stderr)
+        return [entry for _, entry in whole]
 
     def __contains__(self, key: Any) -> bool:
         return digest(key) in self.values
@@ -42,7 +70,7 @@ class Journal:
         if name not in self.values:
             self.values[name] = compute()
             with self.path.open("a") as handle:
-                handle.write(json.dumps([name, self.values[name]]) + "\n")
+                handle.write(line_of(name, self.values[name]))
         return self.values[name]
 
     def remove(self) -> None:

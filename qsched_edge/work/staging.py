@@ -59,6 +59,14 @@ def refuse_existing(output: Path, force: bool) -> None:
         raise OutputExistsError(f"{output} exists: choose another output or add --force to replace it")
 
 
+def stamped(path: Path) -> str | None:
+    """The arguments' digest that a stamp holds; None for a damaged one."""
+    try:
+        return str(json.loads(path.read_text("utf-8"))["arguments"])
+    except (ValueError, KeyError, TypeError):
+        return None
+
+
 class Staging:
     """The hidden folder `.NAME.partial` beside `output`, kept when the run is interrupted.
 
@@ -73,7 +81,7 @@ class Staging:
 
     def __enter__(self) -> Staging:
         stamp = self.folder / STAMP
-        if self.folder.exists() and not (stamp.is_file() and json.loads(stamp.read_text())["arguments"] == self.stamp):
+        if self.folder.exists() and not (stamp.is_file() and stamped(stamp) == self.stamp):
             shutil.rmtree(self.folder)
         self.folder.mkdir(parents=True, exist_ok=True)
         write_json(stamp, {"arguments": self.stamp})

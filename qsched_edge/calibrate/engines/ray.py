@@ -14,6 +14,7 @@ from typing import Any
 from qsched_edge.calibrate.engines import Cluster
 from qsched_edge.calibrate.jobs import Job, Setup, Worker
 from qsched_edge.errors import MissingExtraError, QSchedError
+from qsched_edge.installed import install_command
 
 RESTARTS = 4  # of one worker; a machine that loses it more often is broken
 
@@ -25,7 +26,7 @@ class Ray:
         try:
             import ray
         except ModuleNotFoundError as error:
-            raise MissingExtraError('--engine ray needs ray: pip install "qsched-edge[ray]"') from error
+            raise MissingExtraError(f"--engine ray needs ray: {install_command('ray')}") from error
         self.ray, self.workers = ray, cluster.workers
         self.started = not ray.is_initialized()
         if self.started:

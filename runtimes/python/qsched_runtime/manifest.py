@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
+import math
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from functools import cache
+from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from qsched_runtime.errors import BundleError, RequestError
+from qsched_runtime.files import check_distinct, check_file, check_path, inside, read_limited, sha256
 from qsched_runtime.noise import ALGORITHM
 from qsched_runtime.request import MOST_PIXELS, integer
 from qsched_runtime.schedule import COLUMNS, Coefficients, ScheduleTable
+from qsched_runtime.strict import MANIFEST, check_schema, parse_json
 
+__all__ = ["BundleFile", "Manifest", "check_file", "inside", "read", "sha256"]
 FORMAT, VERSION, BIAS_VERSION = "qsched-bundle", 1, 2  # 2: a schedule has a bias
-NAME = "qsched.json"
+NAME, SCHEMA = "qsched.json", "qsched.schema.json"
+MOST_ZEROS = 2**20  # values of an input that is always zero
 
 
 @dataclass(frozen=True)
@@ -112,18 +119,27 @@ def read(folder: Path) -> Manifest:
         raise BundleError(f"no bundle at {folder}: the folder does not exist; `qsched-edge export` makes one")
     if not path.is_file():
         raise BundleError(f"{folder} is not a bundle: it has no {NAME}; `qsched-edge export` makes one")
+    raw = parse_json(read_limited(folder, NAME, MANIFEST.bytes), MANIFEST, str(path))
+    found = (raw.get("format"), raw.get("version")) if isinstance(raw, dict) else (None, None)
+    if found not in ((FORMAT, VERSION), (FORMAT, BIAS_VERSION)):
+        known = f"{FORMAT} {VERSION} and {BIAS_VERSION}"
+        raise BundleError(f"{path} is {found}, this runtime reads {known}: use a matching runtime")
     try:
-        raw = json.loads(path.read_text("utf-8"))
-        found = (raw.get("format"), raw.get("version"))
-        if found not in ((FORMAT, VERSION), (FORMAT, BIAS_VERSION)):
-            known = f"{FORMAT} {VERSION} and {BIAS_VERSION}"
-            raise BundleError(f"{path} is {found}, this runtime reads {known}: use a matching runtime")
-        return parse(raw)
-    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, ValueError, AttributeError) as error:
+        check_schema(raw, schema(), schema())
+        return checked(parse(raw))
+    except (ValueError, KeyError, TypeError) as error:
         raise BundleError(f"{path} is malformed ({type(error).__name__}: {error}): make the bundle again") from error
 
 
+@cache
+def schema() -> dict[str, Any]:
+    """qsched.schema.json, which runtimes in other languages read too."""
+    found: dict[str, Any] = json.loads(Path(__file__).with_name(SCHEMA).read_text("utf-8"))
+    return found
+
+
 def parse(raw: dict[str, Any]) -> Manifest:
+    """The manifest of a document that the schema has passed."""
     if raw["noise"]["algorithm"] != ALGORITHM:
         raise BundleError(f"noise algorithm {raw['noise']['algorithm']!r} is unknown: this runtime has {ALGORITHM!r}")
     components = {name: Component(name, c["file"], c["inputs"]) for name, c in raw["components"].items()}
@@ -131,48 +147,83 @@ def parse(raw: dict[str, Any]) -> Manifest:
         int(n): ScheduleTable(**{c: s[c] for c in (*COLUMNS, "init_noise_sigma")}) for n, s in raw["schedules"].items()
     }
     coefficients = {int(n): Coefficients(s["c_x"], s["c_eps"], s.get("bias")) for n, s in raw["schedules"].items()}
-    for n, table in schedules.items():
-        table.folded(coefficients[n])  # raises where they do not fit
-    manifest = Manifest(
+    return Manifest(
         raw["name"], raw["backbone"], raw["decoder"], raw["encoder"], components,
         {name: TokenizerSpec(**t) for name, t in raw["tokenizers"].items()},
         LatentSpec(**raw["latents"]), Guidance(**raw["guidance"]),
         schedules, coefficients, int(raw["default_steps"]), bool(raw["strength_rounds_up"]),
         tuple(BundleFile(**f) for f in raw["files"]), raw,
     )  # fmt: skip
-    used = {c.file for c in components.values()} | {t.file for t in manifest.tokenizers.values()}
-    for file in used - {f.path for f in manifest.files}:
-        raise BundleError(f"{file!r} is used but not listed with size and SHA-256: make the bundle again")
+
+
+def checked(manifest: Manifest) -> Manifest:
+    """BundleError where parts of the manifest do not fit each other, which no schema says."""
+    for check in (check_files, check_names, check_sources, check_latents, check_schedules):
+        check(manifest)
     return manifest
 
 
-def inside(folder: Path, relative: str) -> Path:
-    """`folder / relative`, refused unless it is a plain file that lies inside the bundle by its own name."""
-    pure = PurePosixPath(relative)
-    if pure.is_absolute() or not pure.parts or ".." in pure.parts or "\\" in relative or ":" in relative:
-        raise BundleError(f"path {relative!r} leaves the bundle: refused")
-    path = folder
-    for part in pure.parts:
-        path = path / part
-        if path.is_symlink():
-            raise BundleError(f"{relative!r} is a symbolic link: refused; a bundle holds plain files")
-    return path
+def check_files(manifest: Manifest) -> None:
+    for file in manifest.files:
+        check_path(file.path)
+    check_distinct([NAME, *(f.path for f in manifest.files)])
+    used = [*(c.file for c in manifest.components.values()), *(t.file for t in manifest.tokenizers.values())]
+    for name in used:
+        check_path(name)
+        if name not in {f.path for f in manifest.files}:
+            raise BundleError(f"{name!r} is used but not listed with size and SHA-256: make the bundle again")
 
 
-def check_file(folder: Path, file: BundleFile) -> None:
-    """Raise BundleError unless the file has the size and SHA-256 that the manifest states."""
-    path = inside(folder, file.path)
-    if not path.is_file():
-        raise BundleError(f"{file.path} is missing from {folder}: copy the bundle again")
-    if path.stat().st_size != file.bytes:
-        raise BundleError(f"{file.path} has {path.stat().st_size} bytes instead of {file.bytes}: copy the bundle again")
-    if sha256(path) != file.sha256:
-        raise BundleError(f"{file.path} does not have the SHA-256 {file.sha256[:12]}…: copy the bundle again")
+def check_names(manifest: Manifest) -> None:
+    for role in ("backbone", "decoder", "encoder"):
+        name = getattr(manifest, role)
+        if name is not None and name not in manifest.components:
+            raise BundleError(f"the {role} {name!r} is none of the components: make the bundle again")
+    for name, tokenizer in manifest.tokenizers.items():
+        if tokenizer.kind == "clip" and tokenizer.bos_id < 0:  # a unigram tokenizer has none: -1
+            raise BundleError(f"{name} has the bos_id {tokenizer.bos_id}: make the bundle again")
+    if manifest.default_steps not in manifest.schedules:
+        raise BundleError(f"there is no schedule for the default of {manifest.default_steps} steps: make it again")
 
 
-def sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as handle:
-        while block := handle.read(2**20):
-            digest.update(block)
-    return digest.hexdigest()
+def check_sources(manifest: Manifest) -> None:
+    """What an input reads exists: tokenizers, and outputs of components that stand before and read text."""
+    outputs: set[str] = set()
+    for component in manifest.components.values():
+        sources = component.inputs.values()
+        for source in sources:
+            if isinstance(source, dict):
+                check_source(source, manifest, outputs, component.name)
+        if any("tokenizer" in source for source in sources if isinstance(source, dict)):
+            outputs |= {f"{component.name}.{name}" for name in manifest.raw["components"][component.name]["outputs"]}
+
+
+def check_source(source: dict[str, Any], manifest: Manifest, outputs: set[str], where: str) -> None:
+    if source.get("tokenizer", next(iter(manifest.tokenizers), None)) not in manifest.tokenizers:
+        raise BundleError(f"{where} reads the tokenizer {source.get('tokenizer')!r}, which is not there")
+    for name in source.get("outputs", ()):
+        if name not in outputs:
+            raise BundleError(f"{where} reads the source {name!r}, which no text encoder before it gives")
+    if math.prod(source.get("zeros", (1,))) > MOST_ZEROS:
+        raise BundleError(f"{where} reads zeros of shape {source['zeros']}: more than any network needs")
+
+
+def check_latents(manifest: Manifest) -> None:
+    spec = manifest.latents
+    if spec.height * spec.width * spec.pixels_per_latent**2 > MOST_PIXELS:
+        raise BundleError(f"latents of {spec.height} x {spec.width} are larger than any picture: make the bundle again")
+    for side in (spec.height, spec.width, spec.multiple_of) if spec.patch else ():
+        if side % spec.patch:
+            raise BundleError(f"latents' side {side} is no multiple of the patch {spec.patch}: make the bundle again")
+
+
+def check_schedules(manifest: Manifest) -> None:
+    for n, table in manifest.schedules.items():
+        if len(table) != n:
+            raise BundleError(f"the schedule of {n} steps has {len(table)}: make the bundle again")
+        coefficients = manifest.coefficients[n]
+        table.folded(coefficients)  # raises where they do not fit
+        for name in ("c_x", "c_eps", "bias"):
+            column = np.asarray(getattr(coefficients, name))
+            if column.ndim == 2 and column.shape[1] not in (1, manifest.latents.channels):
+                raise BundleError(f"{name} has {column.shape[1]} channels, the latents {manifest.latents.channels}")

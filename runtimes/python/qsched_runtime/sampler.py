@@ -10,8 +10,10 @@ from typing import Any
 import numpy as np
 
 from qsched_runtime import manifest as manifests
-from qsched_runtime.errors import RequestError
+from qsched_runtime.errors import BundleError, RequestError
+from qsched_runtime.files import read_checked
 from qsched_runtime.image import from_uint8, to_uint8
+from qsched_runtime.inspection import LARGEST_GRAPH, inspect_graph
 from qsched_runtime.manifest import Manifest
 from qsched_runtime.noise import TorchNoise
 from qsched_runtime.output import Output, Step
@@ -28,7 +30,7 @@ from qsched_runtime.request import (
     texts,
 )
 from qsched_runtime.schedule import Coefficients, FoldedSchedule
-from qsched_runtime.sessions import Feeds, Graph, providers_of
+from qsched_runtime.sessions import Feeds, Graph, as_bundle_error, providers_of
 from qsched_runtime.sources import MOVING, Known, patchify, unpatchify
 from qsched_runtime.tokenize import Tokenizer, load_tokenizer
 
@@ -63,20 +65,20 @@ class Sampler:
     @classmethod
     def from_pretrained(
         cls, path: str | Path, *, device: str = "cpu", providers: Sequence[str] | None = None, memory: str = "low",
-        threads: int | None = None,
+        threads: int | None = None, trust: str = "listed",
     ) -> Sampler:  # fmt: skip
         """Check every file of the bundle at `path`, then load it.
 
         `device` is one of DEVICES, such as "cpu" or "cuda"; `providers`, onnxruntime's names in order of preference,
         replace it; one that is missing raises ProviderError. `memory` "low" keeps 4-bit convolutions packed, "fast"
         unpacks them once. `threads` limits onnxruntime (default: its own choice). Raises BundleError before any parser
-        sees a file whose size or SHA-256 is not the manifest's.
+        sees a file whose size or SHA-256 is not the manifest's, and before onnxruntime sees a graph that reads other
+        files than these or has operators that this project does not emit; `trust` "any" lets every operator pass.
         """
         folder = Path(path)
         providers = providers_of(device) if providers is None else providers
         manifest = manifests.read(folder)
-        for file in manifest.files:
-            manifests.check_file(folder, file)
+        check_graphs(folder, manifest, trust)
         tokenizers = {name: load_tokenizer(folder / t.file, t) for name, t in manifest.tokenizers.items()}
         graphs = {n: Graph(folder / c.file, providers, memory, threads) for n, c in manifest.components.items()}
         return cls(manifest, graphs, tokenizers)
@@ -131,11 +133,15 @@ class Sampler:
         """Go through the steps, until the callback says True, and decode the last one's latents or its estimate."""
         stopped = False
         for step in steps:
+            if not np.isfinite(step.x_next).all():
+                raise BundleError(f"step {step.i} gave latents that are not finite: no picture can be drawn of them")
             stopped = callback is not None and callback(step) is True
             if stopped:
                 break
-        images = to_uint8(self.decode(step.estimate if stopped else step.x_next))
-        return Output(images, step.x_next, seeds[0] if len(seeds) == 1 else tuple(seeds), stopped)
+        decoded = self.decode(step.estimate if stopped else step.x_next)
+        if not np.isfinite(decoded).all():
+            raise BundleError(f"{self.manifest.decoder} gave a picture that is not finite: make the bundle again")
+        return Output(to_uint8(decoded), step.x_next, seeds[0] if len(seeds) == 1 else tuple(seeds), stopped)
 
     def preview(self, step: Step) -> np.ndarray:
         """The pictures, uint8 [B, H, W, 3], that `step` leads to as far as it can tell: its estimate, decoded."""
@@ -144,7 +150,8 @@ class Sampler:
     def left_out(self, prompt: str) -> dict[str, int]:
         """How many of the prompt's tokens each tokenizer has no room for, by its name; 0 where all are read."""
         (text,) = texts("prompt", prompt)
-        return {name: tokenizer.left_out(text) for name, tokenizer in self.tokenizers.items()}
+        with as_bundle_error("the tokenizers cannot be run"):
+            return {name: tokenizer.left_out(text) for name, tokenizer in self.tokenizers.items()}
 
     def schedule(self, steps: int | None = None, coefficients: Coefficients | None = None) -> FoldedSchedule:
         """The table for `steps` (default: the bundle's), with the bundle's coefficients or those given."""
@@ -179,15 +186,24 @@ class Sampler:
         if len(negatives) != batch:
             raise RequestError(f"{batch} prompts, {len(negatives)} negative ones: give one for all, or one for each")
         read = [*negatives, *prompts] if self.guides(scale) else prompts
-        known = Known(read, scale, shape[1:], self.manifest.latents, self.tokenizers)
+        with as_bundle_error("the text encoders cannot be run"):
+            fixed = self.encoded(Known(read, scale, shape[1:], self.manifest.latents, self.tokenizers), negative_prompt)
+        return Conditioning(fixed, scale, (batch, *shape))
+
+    def encoded(self, known: Known, negative_prompt: Any) -> Feeds:
+        """The backbone's fixed inputs, once the text encoders have run."""
+        batch = len(known.texts) // 2
         for component in self.manifest.components.values():
             if any("tokenizer" in source for source in component.inputs.values()):
                 outputs = self.graphs[component.name]({n: known.value(s) for n, s in component.inputs.items()})
-                if self.manifest.guidance.zero_without_negative and self.guides(scale) and negative_prompt is None:
+                if (
+                    self.manifest.guidance.zero_without_negative
+                    and self.guides(known.guidance_scale)
+                    and negative_prompt is None
+                ):
                     outputs = {k: np.concatenate([0 * v[:batch], v[batch:]]) for k, v in outputs.items()}
                 known.outputs.update({f"{component.name}.{k}": v for k, v in outputs.items()})
-        fixed = {n: known.value(s) for n, s in self.backbone.inputs.items() if s not in MOVING}
-        return Conditioning(fixed, scale, (batch, *shape))
+        return {n: known.value(s) for n, s in self.backbone.inputs.items() if s not in MOVING}
 
     def trajectory(
         self, conditioning: Conditioning, schedule: FoldedSchedule, streams: Streams, x: np.ndarray | None = None,
@@ -210,8 +226,10 @@ class Sampler:
         latents = patchify(np.concatenate([x, x]) if guided else x, patch)
         moving = {"latents": latents, "timestep": np.array([timestep]), "timesteps": np.full(len(latents), timestep)}
         feeds = {n: moving[s] for n, s in self.backbone.inputs.items() if s in MOVING}
-        (e,) = self.graphs[self.backbone.name](feeds | conditioning.feeds).values()
-        e = unpatchify(e, patch, x.shape[2:])
+        with as_bundle_error(f"{self.backbone.name} cannot be run"):
+            (e,) = self.graphs[self.backbone.name](feeds | conditioning.feeds).values()
+            e = unpatchify(e, patch, x.shape[2:])
+        check_shape(self.backbone.name, e, ((1 + guided) * len(x), *x.shape[1:]))
         if not guided:
             return e
         e_negative, e_prompt = np.split(e, 2)
@@ -221,7 +239,9 @@ class Sampler:
         """Latents float32 [B, C, h, w] -> pictures float32 [B, 3, H, W], about -1..1."""
         spec, decoder = self.manifest.latents, self.manifest.components[self.manifest.decoder]
         scaled = x / np.float32(spec.scaling_factor) + np.float32(spec.shift_factor)
-        (pictures,) = self.graphs[decoder.name](dict.fromkeys(decoder.inputs, scaled)).values()
+        with as_bundle_error(f"{decoder.name} cannot be run"):
+            (pictures,) = self.graphs[decoder.name](dict.fromkeys(decoder.inputs, scaled)).values()
+        check_shape(decoder.name, pictures, (len(x), 3, *(side * spec.pixels_per_latent for side in x.shape[2:])))
         return pictures
 
     def encode(self, image: np.ndarray, streams: Streams) -> np.ndarray:
@@ -230,14 +250,39 @@ class Sampler:
         if not name:
             raise RequestError("image: this bundle has no VAE encoder; export it with --encoder")
         inputs = self.manifest.components[name].inputs
-        (latents,) = self.graphs[name]({n: from_uint8(image) for n in inputs}).values()
-        if latents.shape[1] == 2 * spec.channels:
+        with as_bundle_error(f"{name} cannot be run"):
+            (latents,) = self.graphs[name]({n: from_uint8(image) for n in inputs}).values()
+        sides = [side // spec.pixels_per_latent for side in image.shape[1:3]]
+        twice = latents.ndim == 4 and latents.shape[1] == 2 * spec.channels
+        check_shape(name, latents, (len(image), (1 + twice) * spec.channels, *sides))
+        if twice:
             mean, log_variance = np.split(latents, 2, axis=1)
             latents = mean + np.exp(np.float32(0.5) * np.clip(log_variance, -30, 20)) * draw(streams, mean.shape)
         return (latents - np.float32(spec.shift_factor)) * np.float32(spec.scaling_factor)
 
     def guides(self, guidance_scale: float) -> bool:
         return self.manifest.guidance.kind == "classifier-free" and guidance_scale > 1
+
+
+def check_graphs(folder: Path, manifest: Manifest, trust: str = "listed") -> None:
+    """BundleError unless every file is as listed and every graph is one that a bundle may hold."""
+    if trust not in ("listed", "any"):
+        raise RequestError(f"trust is {shown(trust)}: use 'listed', or 'any' for graphs of your own")
+    graphs, files = {c.file: c for c in manifest.components.values()}, {f.path: f.bytes for f in manifest.files}
+    for file in manifest.files:
+        if file.path not in graphs:
+            manifests.check_file(folder, file)
+            continue
+        data = read_checked(folder, file, LARGEST_GRAPH)
+        found, component = inspect_graph(data, file.path, files, trust == "any"), graphs[file.path]
+        given, named = set(found.inputs) - found.tensors, manifest.raw["components"][component.name]["outputs"]
+        if given != set(component.inputs) or found.outputs != named:
+            raise BundleError(f"{file.path} has other inputs or outputs than {manifests.NAME} says: make it again")
+
+
+def check_shape(name: str, found: np.ndarray, expected: tuple[int, ...]) -> None:
+    if found.shape != expected:
+        raise BundleError(f"{name} gave {list(found.shape)} instead of {list(expected)}: make the bundle again")
 
 
 def draw(streams: Streams, shape: tuple[int, ...]) -> np.ndarray:

@@ -76,7 +76,7 @@ def finite(name: str, values: Any, ranks: tuple[int, ...]) -> np.ndarray:
     """float64 array of one of the `ranks`; BundleError if any value is not a finite number."""
     column = np.asarray(values, np.float64)
     if column.ndim not in ranks or not np.isfinite(column).all():
-        raise BundleError(f"{name} must be finite numbers for each step, not {column.tolist()}")
+        raise BundleError(f"{name} must be finite numbers for each step, of rank {' or '.join(map(str, ranks))}")
     return column
 
 

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import onnxruntime as ort
 
 from qsched_runtime.devices import DEVICES
-from qsched_runtime.errors import BundleError, ProviderError
+from qsched_runtime.errors import BundleError, ProviderError, QSchedError
 
 Feeds = dict[str, np.ndarray]
 DTYPES = {"float": np.float32, "float16": np.float16, "int64": np.int64, "int32": np.int32}
@@ -31,18 +31,21 @@ def check_providers(providers: Sequence[str]) -> None:
             raise ProviderError(f"{provider} is not in this onnxruntime (it has {', '.join(known)}): install its build")
 
 
-def check_external_data(path: Path) -> None:
-    """Raise BundleError if the graph names a data file anywhere but beside itself (onnxruntime checks since 1.24)."""
-    for length, rest in re.findall(rb"\x0a\x08location\x12([\x01-\x7f])([^\x00]{,127})", path.read_bytes(), re.DOTALL):
-        name = rest[: length[0]].decode("utf-8", "replace")
-        if Path(name).name != name or not (path.parent / name).is_file():
-            raise BundleError(f"{path} reads its weights from {name!r}: refused, they belong beside it")
+@contextmanager
+def as_bundle_error(what: str) -> Iterator[None]:
+    """Around what libraries do with a bundle's content: whatever they raise becomes a BundleError of one line."""
+    try:
+        yield
+    except (QSchedError, MemoryError):
+        raise
+    except Exception as error:  # onnxruntime's exception classes share no public base
+        raise BundleError(f"{what} ({type(error).__name__}: {error}): make the bundle again") from error
 
 
 def session_options(memory: str, threads: int | None) -> ort.SessionOptions:
     """`memory` "low" keeps 4-bit convolutions packed and gives back what each operator took, "fast" unpacks at load."""
     options = ort.SessionOptions()
-    options.log_severity_level = 3
+    options.log_severity_level = 4  # what fails is an exception; a stranger's text stays off the terminal
     options.enable_cpu_mem_arena = options.enable_mem_pattern = memory == "fast"
     if memory == "fast":
         options.add_session_config_entry("session.disable_quant_qdq", "1")
@@ -58,14 +61,12 @@ class Graph:
         if memory not in ("low", "fast"):
             raise ProviderError(f"memory mode {memory!r} is unknown: use 'low' or 'fast'")
         check_providers(providers)
-        check_external_data(path)
-        try:
+        with as_bundle_error(f"onnxruntime cannot load {path}"):
             self.session = ort.InferenceSession(path, session_options(memory, threads), providers=list(providers))
-        except Exception as error:  # onnxruntime's exception classes share no public base
-            raise BundleError(f"onnxruntime cannot load {path}: {str(error).splitlines()[0]}") from error
         for provider in set(providers) - set(self.session.get_providers()):
             raise ProviderError(f"{provider} could not start: onnxruntime's log says which library it lacks")
-        self.inputs = {i.name: DTYPES[i.type[7:-1]] for i in self.session.get_inputs()}
+        with as_bundle_error(f"{path} has an input of a type that this runtime does not feed"):
+            self.inputs = {i.name: DTYPES[i.type[7:-1]] for i in self.session.get_inputs()}
         self.outputs = [o.name for o in self.session.get_outputs()]
 
     def __call__(self, feeds: Feeds) -> Feeds:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import unicodedata
 from collections.abc import Callable, Iterator
@@ -12,8 +11,10 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from qsched_runtime.errors import BundleError
+from qsched_runtime.files import read_limited
 from qsched_runtime.manifest import TokenizerSpec
-from qsched_runtime.unigram import pattern_of, unigram_from_json
+from qsched_runtime.strict import TOKENIZER, parse_json
+from qsched_runtime.unigram import added_tokens, pattern_of, unigram_from_json, valid_id
 
 # Unicode White_Space: str.isspace() counts the separators U+001C..U+001F as well, a regex's \s does not.
 WHITE_SPACE = {*"\t\n\v\f\r \x85\xa0\u1680\u2028\u2029\u202f\u205f\u3000", *map(chr, range(0x2000, 0x200B))}
@@ -122,7 +123,10 @@ def clip_from_json(data: dict[str, Any], spec: TokenizerSpec) -> ClipTokenizer:
     """Raises KeyError, TypeError or ValueError for what is no CLIP tokenizer.json."""
     pairs = (m.split(" ") if isinstance(m, str) else m for m in data["model"]["merges"])
     merges = [(left, right) for left, right in pairs]
-    return ClipTokenizer(data["model"]["vocab"], merges, data["added_tokens"], spec)
+    if not all(isinstance(part, str) for pair in merges for part in pair):
+        raise ValueError("a merge is no pair of texts")
+    vocabulary = {piece: valid_id(i) for piece, i in data["model"]["vocab"].items()}
+    return ClipTokenizer(vocabulary, merges, added_tokens(data), spec)
 
 
 KINDS: dict[str, Callable[[dict[str, Any], TokenizerSpec], Tokenizer]] = {
@@ -135,7 +139,8 @@ def load_tokenizer(path: Path, spec: TokenizerSpec) -> Tokenizer:
     """Read a tokenizer.json; raises BundleError when it is not the kind that `spec` names."""
     if spec.kind not in KINDS:
         raise BundleError(f"tokenizer kind {spec.kind!r} is unknown to this runtime: use a newer one")
+    data = parse_json(read_limited(path.parent, path.name, TOKENIZER.bytes), TOKENIZER, str(path))
     try:
-        return KINDS[spec.kind](json.loads(path.read_text("utf-8")), spec)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        return KINDS[spec.kind](data, spec)
+    except (ValueError, KeyError, TypeError, AttributeError, LookupError) as error:
         raise BundleError(f"{path} is no {spec.kind} tokenizer.json ({error!r}): make the bundle again") from error

@@ -3,7 +3,10 @@
 import base64
 import re
 import unicodedata
+from typing import Any
 
+MOST_ADDED = 10_000  # tokens beside the vocabulary; textual inversions bring a few dozen
+LONGEST_PIECE = 200  # characters of a piece or an added token
 Pieces = list[tuple[str, float]]
 STEPS = {"Precompiled", "Strip", "Replace", "WhitespaceSplit", "Metaspace"}  # T5Tokenizer skips Strip and Replace
 WORD = re.compile(r"▁?(?:[^\s▁]|[\x1c-\x1f])+|▁")  # \s has U+001C..U+001F, Unicode's white space has not
@@ -80,6 +83,23 @@ class UnigramTokenizer:
         return ids[:0:-1]
 
 
+def valid_id(value: Any) -> int:
+    if type(value) is not int or not 0 <= value < 2**31:
+        raise ValueError("a token's id is no whole number of 0 to 2^31 - 1")
+    return value
+
+
+def added_tokens(data: dict[str, Any]) -> list[dict[str, Any]]:
+    """ValueError for tokens that no prompt could hold, or more of them than any model adds."""
+    found = [{"normalized": False, **token} for token in data["added_tokens"]]
+    texts = [token["content"] for token in found]
+    if len(found) > MOST_ADDED or not all(isinstance(t, str) and 0 < len(t) <= LONGEST_PIECE for t in texts):
+        raise ValueError(f"added tokens must be {MOST_ADDED} texts at most, of 1 to {LONGEST_PIECE} characters")
+    for token in found:
+        valid_id(token["id"])
+    return found
+
+
 def pattern_of(tokens: dict) -> re.Pattern:
     """Any of the tokens, the longest first."""
     return re.compile(f"({'|'.join(map(re.escape, sorted(tokens, key=len, reverse=True))) or '(?!)'})")
@@ -93,5 +113,12 @@ def unigram_from_json(data: dict, length: int, eos_id: int, pad_id: int) -> Unig
     if model["type"] != "Unigram" or not {"Metaspace"} <= maps.keys() <= STEPS:
         raise ValueError(f"a {model['type']} model after {', '.join(maps)} is no T5 tokenizer")
     charsmap, unk_id = base64.b64decode(maps.get("Precompiled", "")), range(len(model["vocab"])).index(model["unk_id"])
-    added = {token["content"]: token["id"] for token in data["added_tokens"]}
-    return UnigramTokenizer(model["vocab"], charsmap, length, eos_id, pad_id, unk_id, added)
+    added, vocabulary = (
+        {token["content"]: token["id"] for token in added_tokens(data)},
+        [(p, s) for p, s in model["vocab"]],
+    )
+    if not all(
+        isinstance(p, str) and 0 < len(p) <= LONGEST_PIECE and isinstance(s, (int, float)) for p, s in vocabulary
+    ):
+        raise ValueError(f"a vocabulary's pieces must be texts of 1 to {LONGEST_PIECE} characters with a score each")
+    return UnigramTokenizer(vocabulary, charsmap, length, eos_id, pad_id, unk_id, added)
