@@ -12,7 +12,8 @@ from fnmatch import fnmatch
 from pathlib import Path
 
 from qsched_edge.checkpoint.hub import HubId, hub_id
-from qsched_edge.errors import MetricError, MissingExtraError, install_command
+from qsched_edge.errors import MetricError, MissingExtraError
+from qsched_edge.installed import install_command
 
 OPEN_CLIP = ("open_clip_config.json", "open_clip_model.safetensors")
 TRANSFORMERS = ("config.json", "model.safetensors")

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
-from qsched_edge.errors import MetricError, MissingExtraError, install_command
+from qsched_edge.errors import MetricError, MissingExtraError
+from qsched_edge.installed import install_command
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 CAPTIONS = "metadata.jsonl"
