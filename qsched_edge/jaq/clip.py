@@ -94,7 +94,7 @@ def clip_model(folder: Path, device: str = "cpu") -> ClipModel:
 
 def tokenizer_of(folder: Path, length: int) -> Any:
     """The folder's own tokenizer.json, or open_clip's built-in vocabulary."""
-    path = folder / "tokenizer.json"
+    path = (folder / "tokenizer.json").resolve()  # the hub's cache holds links
     if path.is_file():
         vocabulary = json.loads(path.read_text("utf-8"))["model"]["vocab"]
         bos, eos = vocabulary["<|startoftext|>"], vocabulary["<|endoftext|>"]
