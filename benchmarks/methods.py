@@ -36,6 +36,7 @@ from qsched_edge.export.run import export
 from qsched_edge.export.settings import ExportSettings, target_of
 from qsched_edge.intervals import paired_difference
 from qsched_edge.jaq.panel import Resampled
+from qsched_edge.jaq.settings import JudgeSource
 from qsched_edge.observe.observation import Observation, write_feeds, write_moments
 from qsched_edge.observe.settings import ObservedPrompts
 from qsched_edge.precision import CHANNEL
@@ -192,7 +193,8 @@ def write_cell(study: Study, variant: Variant, folder: Path) -> None:
 
 def asked_of(spec: ModelSpec, prompts: tuple[str, ...], seeds: int) -> cells.Asked:
     """The report's judges on held-out prompts."""
-    panel = report_panel(spec.recipe, terms_of(spec.recipe, CalibrationSettings()), "cpu", prompts)
+    source = JudgeSource(terms=terms_of(spec.recipe, CalibrationSettings(), spec.pipeline))
+    panel = report_panel(spec.recipe, prompts, source)
     return cells.Asked(panel, prompts, seeds, 0)
 
 

@@ -39,7 +39,7 @@ from qsched_edge.evaluate.judging import report_panel
 from qsched_edge.evaluate.settings import EvaluationSettings
 from qsched_edge.intervals import Interval
 from qsched_edge.jaq.loss import Scores
-from qsched_edge.jaq.settings import TermSettings
+from qsched_edge.jaq.settings import JudgeSource, TermSettings
 from qsched_edge.jaq.terms import TERMS, Seen, Term
 from qsched_edge.prompts import read_prompts
 from qsched_edge.work.journal import Journal
@@ -348,7 +348,7 @@ def test_a_term_is_one_maker_and_one_line(copy: Path, recipe: Path, monkeypatch:
     assert all(c["fit"] >= 0 for c in record["candidates"])
     verify(copy)
     terms = terms_of(resolve(str(recipe)).recipe, CalibrationSettings())
-    panel = report_panel(resolve(str(recipe)).recipe, terms, "cpu", PROMPTS)
+    panel = report_panel(resolve(str(recipe)).recipe, PROMPTS, JudgeSource(terms=terms))
     write_cell(
         Sampler.from_pretrained(copy, threads=1), open_bundle(copy).stock(4), copy, Asked(panel, PROMPTS, 1, 1),
         lambda count: None,

@@ -99,7 +99,8 @@ def test_evaluation_leaves_out_what_is_not_at_hand(bundles: dict[int, Path], rec
     report = json.loads(done.stdout)
     assert set(report["judges"]["measures"]) == {"psnr", "ssim", "latent_error"}
     (line,) = report["judges"]["left_out"]
-    assert line == "terms: left out (the recipe names no scorer: add scorer = FOLDER of an open_clip model)"
+    assert line.startswith("terms: left out (laion/CLIP-ViT-B-32-laion2B-s34B-b79K is not in the hub's cache")
+    assert "hf download laion/CLIP-ViT-B-32-laion2B-s34B-b79K)" in line
     assert done.stderr.splitlines() == [line]
     assert line in (tmp_path / "two/report.html").read_text()
     assert report["cells"]["full precision, c = 1"]["ssim"] == 1.0

@@ -97,13 +97,13 @@ def test_judges_compare_with_full_precisions_pictures_of_the_same_noise(
 ) -> None:
     """PSNR of the report against the samplers' own pictures; a batch's end falls between two seeds of one prompt."""
     samplers = [Sampler.from_pretrained(bundles[bits], threads=1) for bits in (32, 4)]
-    prompts, identity = tuple(f"a cat, number {i}" for i in range(9)), Coefficients.identity(4)
+    prompts, stock = tuple(f"a cat, number {i}" for i in range(9)), open_bundle(bundles[4]).stock(4)
     panel = panel_of(("paired",), Recipe("x", "x", "x", "x", (4,), 0.0), JudgeSource())
     asked = Asked(panel, prompts, 2, 3)
     for name in ("full", "quantized"):
         (tmp_path / name).mkdir()
-    write_cell(samplers[0], identity, tmp_path / "full", asked, lambda n: None)
-    write_cell(samplers[1], identity, tmp_path / "quantized", asked, lambda n: None, beside=tmp_path / "full")
+    write_cell(samplers[0], stock, tmp_path / "full", asked, lambda n: None)
+    write_cell(samplers[1], stock, tmp_path / "quantized", asked, lambda n: None, beside=tmp_path / "full")
     found = Cell.load(tmp_path / "quantized/cell.npz")
     seeds = [noise.reporting(s, p) for p in range(9) for s in range(2)]
     texts = [prompt for prompt in prompts for _ in range(2)]
@@ -144,4 +144,4 @@ def test_cells_take_as_many_steps_as_their_coefficients(bundles: dict[int, Path]
     sampler = Sampler.from_pretrained(bundles[4], threads=1)
     assert manifests.read(bundles[4]).default_steps == 4
     expected = sampler(["a cat"], seed=[3], num_inference_steps=2).latents
-    assert (last_latents(sampler, ["a cat"], [3], Coefficients.identity(2)) == expected).all()
+    assert (last_latents(sampler, ["a cat"], [3], open_bundle(bundles[4]).stock(2)) == expected).all()

@@ -7,20 +7,20 @@ from training import (
     autoencoder,
     evaluator,
     gate,
+    grain,
     latents,
     prompt_sets,
     publish,
     scorer,
     student,
     teacher,
-    texture,
 )
 
 
 def main() -> None:
     autoencoder.main()
     latents.load()
-    for stage in (scorer, evaluator, teacher, student, publish, gate, texture, prompt_sets, assess):
+    for stage in (scorer, evaluator, teacher, student, publish, gate, grain, prompt_sets, assess):
         stage.main()
 
 

@@ -36,6 +36,7 @@ from qsched_edge.evaluate.text import span
 from qsched_edge.intervals import paired_difference
 from qsched_edge.jaq.loss import Loss
 from qsched_edge.jaq.panel import Panel
+from qsched_edge.jaq.settings import JudgeSource
 from qsched_edge.work import progress
 from qsched_edge.work.staging import Staging, refuse_existing, write_json, write_text
 
@@ -138,7 +139,8 @@ def ablate_one(subject: Subject) -> tuple[dict[str, Any], dict[str, np.ndarray]]
 
 def panel_for(spec: ModelSpec, settings: CalibrationSettings, prompts: Sequence[str]) -> Panel:
     """The report's judges that are at hand."""
-    return report_panel(spec.recipe, terms_of(spec.recipe, settings), settings.place.device, prompts)
+    terms = terms_of(spec.recipe, settings, spec.pipeline)
+    return report_panel(spec.recipe, prompts, JudgeSource(device=settings.place.device, terms=terms))
 
 
 def judged_rows(

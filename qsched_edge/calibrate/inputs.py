@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from qsched_runtime import manifest as manifests
 
 from qsched_edge import noise
-from qsched_edge.bundle import write as bundles
 from qsched_edge.calibrate.jobs import Draws
 from qsched_edge.calibrate.settings import CalibrationSettings
 from qsched_edge.checkpoint.recipes import Recipe
 from qsched_edge.errors import PromptsError, QSchedError
 from qsched_edge.jaq.judge import Judge
+from qsched_edge.jaq.panel import located
+from qsched_edge.jaq.scored import term_files
+from qsched_edge.jaq.scorers import at_hand, usable, with_defaults
 from qsched_edge.jaq.settings import TermSettings
+from qsched_edge.jaq.terms import TERMS, losses
 from qsched_edge.prompts import PromptSet, read_prompts
 
 
@@ -50,29 +53,33 @@ def draws_of(settings: CalibrationSettings, fit_set: PromptSet, heldout_set: Pro
     }
 
 
-def terms_of(recipe: Recipe, settings: CalibrationSettings) -> TermSettings:
-    """The recipe's metrics, unless the settings name others."""
-    return TermSettings(
-        str(recipe.path(recipe.scorer)) if recipe.scorer else "", settings.text_image or recipe.text_image,
-        settings.quality or recipe.quality, recipe.quality_prompts, str(recipe.path(recipe.hps)) if recipe.hps else "",
+def terms_of(recipe: Recipe, settings: CalibrationSettings, pipeline: str = "") -> TermSettings:
+    """The settings' metrics, else the recipe's, else those of the `pipeline` class."""
+    named = TermSettings(
+        settings.scorer or located(recipe, recipe.scorer), settings.text_image or recipe.text_image,
+        settings.quality or recipe.quality, recipe.quality_prompts, located(recipe, recipe.hps),
     )  # fmt: skip
+    return with_defaults(named, pipeline)
+
+
+def found_terms(recipe: Recipe, settings: CalibrationSettings, pipeline: str) -> TermSettings:
+    """The same with every model at hand, fetched if need be; a loss that compares with full precision needs none."""
+    needed = not all(TERMS[name].compares for name in losses()[settings.loss])
+    return usable(terms_of(recipe, settings, pipeline), settings.offline, needed)
 
 
 def judge_of(recipe: Recipe) -> Judge:
-    return Judge(terms_of(recipe, CalibrationSettings()))
+    return Judge(at_hand(terms_of(recipe, CalibrationSettings()), offline=True))
 
 
 def judge_identity(terms: TermSettings) -> dict[str, Any]:
-    """All that both terms depend on: their settings and every file they look through."""
-    hps = Path(terms.hps)
-    return {
-        "terms": asdict(terms),
-        "scorer": bundles.list_files(Path(terms.scorer)) if terms.scorer else [],
-        "hps": manifests.sha256(hps) if hps.is_file() else "",
-    }
+    """All that the terms depend on: their settings and every file they look through."""
+    named = {name: value for name, value in asdict(terms).items() if name != "found"}
+    files = {name: manifests.sha256(Path(name)) for name in sorted(term_files(terms)) if Path(name).is_file()}
+    return {"terms": named, "files": files}
 
 
 def scorer_hash(terms: TermSettings) -> str:
-    """SHA-256 of the open_clip weights, empty where no term looks through them."""
-    path = Path(terms.scorer) / "open_clip_model.safetensors"
-    return manifests.sha256(path) if terms.scorer and path.is_file() else ""
+    """SHA-256 of the weights that text-image similarity looks through, empty where there are none."""
+    text_image = replace(terms, quality="")
+    return next((manifests.sha256(Path(f)) for f in term_files(text_image) if Path(f).is_file()), "")

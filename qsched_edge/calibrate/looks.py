@@ -10,7 +10,7 @@ import numpy as np
 
 from qsched_edge.checkpoint.recipes import Recipe
 from qsched_edge.jaq.judges import Look
-from qsched_edge.jaq.panel import Panel, panel_of
+from qsched_edge.jaq.panel import Panel, located, panel_of
 from qsched_edge.jaq.settings import JudgeSource
 
 
@@ -23,7 +23,8 @@ class GateJudges:
     prompts: tuple[str, ...]
 
     def panel(self, device: str) -> Panel:
-        return panel_of(self.names, self.recipe, JudgeSource(device=device), self.prompts)
+        references = located(self.recipe, self.recipe.references)
+        return panel_of(self.names, self.recipe, JudgeSource(device=device, references=references), self.prompts)
 
 
 def looks_json(looks: Mapping[str, Look]) -> dict[str, Any]:

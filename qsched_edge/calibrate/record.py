@@ -51,7 +51,7 @@ def sentence(chosen: Verdict, accept: str) -> str:
 
 def numbers(column: Sequence[Any]) -> str:
     """One number for each step, or the channels' in brackets."""
-    return " ".join(f"[{numbers(v)}]" if isinstance(v, list) else f"{v:.5g}" for v in column)
+    return " ".join(f"[{numbers(v)}]" if isinstance(v, list) else f"{v:.4f}" for v in column)
 
 
 def candidate_json(verdict: Verdict, c_z: list[float]) -> dict[str, Any]:

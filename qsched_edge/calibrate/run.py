@@ -136,7 +136,7 @@ def make_record(
         "sentence": sentence(chosen, settings.accept),
         "settings": {n: v for n, v in settings.json().items() if n not in PLACE_OPTIONS},
         "loss": {"name": settings.loss, "k": settings.k, **loss.json()},
-        "metrics": {"text_image": session.setup.terms.text_image, "quality": session.setup.terms.quality},
+        "metrics": {n: getattr(session.setup.terms, n) for n in ("scorer", "text_image", "quality")},
         "bounds": BOUNDS,
         "candidates": [candidate_json(v, c_z_of(session, v.proposal.schedule)) for v in verdicts],
         "warnings": warnings(session, verdicts, before),
@@ -159,7 +159,7 @@ def warnings(session: Session, verdicts: Sequence[Verdict], before: Scores) -> l
     judge = Judge(session.setup.terms, session.setup.place.device)
     found = shared(session.sets["fit"].prompts, session.sets["heldout"].prompts)
     found += too_few(before.count)
-    for name in picture_terms():
+    for name in (n for n in picture_terms() if n in before.values):
         found += saturation(name, before[name], judge.ends(name))
     found += [f"gate: {line}" for line in session.gate.left_out]
     for v in verdicts:

@@ -61,7 +61,7 @@ def saturation(name: str, values: np.ndarray, ends: tuple[float, float]) -> list
 def collapse(name: str, after: Scores, before: Scores) -> list[str]:
     """A term that hardly differs from picture to picture any more."""
     found = []
-    for term in picture_terms():
+    for term in (name for name in picture_terms() if name in before.values):
         was, now = (float(s[term].std()) for s in (before, after))
         if now < COLLAPSED * was:
             found.append(f"{name}: {term} collapsed: its deviation over the pictures fell from {was:.3g} to {now:.3g}")

@@ -18,9 +18,9 @@ from qsched_edge.calibrate.budget import Budget
 from qsched_edge.calibrate.engines import Cluster, Engine
 from qsched_edge.calibrate.inputs import (
     draws_of,
+    found_terms,
     judge_identity,
     prompt_sets,
-    terms_of,
 )
 from qsched_edge.calibrate.jobs import Draws, Setup
 from qsched_edge.calibrate.looks import GateJudges
@@ -140,7 +140,7 @@ def setup_of(bundle: OpenedBundle, spec: ModelSpec, settings: CalibrationSetting
     if settings.reference:
         check_reference(open_bundle(settings.reference), bundle)
     return Setup(
-        bundle.folder.resolve(), bundle.stock(steps), terms_of(spec.recipe, settings),
+        bundle.folder.resolve(), bundle.stock(steps), found_terms(spec.recipe, settings, spec.pipeline),
         autoencoder_of(spec, bundle.provenance.choices)[0],
         settings.reference and settings.reference.resolve(), compare or settings.compares,
         place=settings.place,

@@ -49,8 +49,10 @@ class CalibrationSettings:
     fit_prompts: int = 32
     heldout_prompts: int = 128
     seed: int = 0
+    scorer: str = ""
     text_image: str = ""
     quality: str = ""
+    offline: bool = False
     reference: Path | None = None
     place: Place = field(default_factory=Place)
     engine: str = "local"

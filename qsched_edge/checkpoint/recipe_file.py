@@ -64,11 +64,12 @@ class Recipe:
     prompts: str = ""
     heldout: str = ""
     scorer: str = ""
-    text_image: str = "clip"
-    quality: str = "clip-iqa"
+    text_image: str = ""
+    quality: str = ""
     quality_prompts: tuple[str, str] = ("Good photo.", "Bad photo.")
     hps: str = ""
     evaluator: str = ""
+    references: str = ""
     fit: tuple[str, ...] = ()
     gate: tuple[str, ...] = ()
     report: tuple[str, ...] = ()

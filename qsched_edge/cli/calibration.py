@@ -19,6 +19,7 @@ from qsched_edge.cli.options import (
     Json,
     Memory,
     Model,
+    Offline,
     Provider,
     Quiet,
     Threads,
@@ -63,9 +64,15 @@ def calibrate(
     seed: Annotated[int, option("Seed of all noise and choices, 0 to 99.", SEARCHING)] = DEFAULT.seed,
     loss: Annotated[str, one_of(losses(), "reference is full precision's latents.", SCORING)] = DEFAULT.loss,
     k: Annotated[float, option("JAQ = TC + k IQ.", SCORING)] = DEFAULT.k,
-    text_image: Annotated[str, option("TC's metric: clip, hps (default: the recipe's).", SCORING)] = DEFAULT.text_image,
+    scorer: Annotated[
+        str,
+        option("CLIP model of both terms: folder or hub id (default: the recipe's, else LAION's ViT-B-32).", SCORING),
+    ] = DEFAULT.scorer,
+    text_image: Annotated[
+        str, option("TC: clip, hps, METRIC:MODEL or a CLIP model (default: the recipe's or family's).", SCORING)
+    ] = DEFAULT.text_image,
     quality: Annotated[
-        str, option("IQ's metric: clip-iqa, pyiqa:NAME (default: the recipe's).", SCORING)
+        str, option("IQ: clip-iqa, hps, pyiqa:NAME, METRIC:MODEL or a CLIP model (default as above).", SCORING)
     ] = DEFAULT.quality,
     fit_prompts: Annotated[int, option("Prompts to fit on.", SCORING)] = DEFAULT.fit_prompts,
     heldout_prompts: Annotated[
@@ -76,6 +83,7 @@ def calibrate(
     ] = DEFAULT.accept,
     device: Annotated[str, one_of(PROVIDERS, "For network and scorer alike.", PLACE)] = DEFAULT.place.device,
     provider: Provider = CPU,
+    offline: Offline = DEFAULT.offline,
     memory: Memory = DEFAULT.place.memory,
     threads: Threads = DEFAULT.place.threads,
     engine: Annotated[str, one_of(ENGINES, "ray uses several processes or machines.", PLACE)] = DEFAULT.engine,
@@ -103,8 +111,10 @@ def calibrate(
         fit_prompts=fit_prompts,
         heldout_prompts=heldout_prompts,
         seed=seed,
+        scorer=scorer,
         text_image=text_image,
         quality=quality,
+        offline=offline,
         reference=reference,
         place=Place(device=device, providers=tuple(provider), memory=memory, threads=threads),
         engine=engine,

@@ -75,6 +75,7 @@ Memory = Annotated[
     str, one_of(MEMORY_MODES, "low: keep 4-bit convolutions packed; fast: unpack them once.", PLACE, "--memory")
 ]
 Threads = Annotated[int | None, option("onnxruntime's threads (default: its own choice).", PLACE)]
+Offline = Annotated[bool, option("Fetch nothing: use the models that are at hand.", PLACE, "--offline")]
 MaxRam = Annotated[str | None, option("Most memory to take, such as 2G.", PLACE, show_default=False)]
 CPU = ["CPUExecutionProvider"]
 

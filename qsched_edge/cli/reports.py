@@ -23,6 +23,7 @@ from qsched_edge.cli.options import (
     Json,
     Memory,
     Model,
+    Offline,
     Provider,
     Quiet,
     Reference,
@@ -37,6 +38,7 @@ from qsched_edge.evaluate.settings import EvaluationSettings
 
 EVALUATION, JUDGING, CALIBRATION = EvaluationSettings(), Judging(), CalibrationSettings()
 EVERY_GROUP: list[str] = []
+NO_JUDGE: list[str] = []
 
 
 def evaluate(
@@ -48,16 +50,24 @@ def evaluate(
     count: Annotated[int, option("Number of prompts.", SCORING)] = EVALUATION.prompts,
     seeds: Annotated[int, option("Seeds per prompt.", SCORING)] = EVALUATION.seeds,
     steps: Annotated[int | None, option("Step count to evaluate (default: the bundle's).", SCORING)] = EVALUATION.steps,
+    judge: Annotated[
+        list[str], option("KIND or KIND:MODEL; repeat for several (default: the recipe's, as far as at hand).", SCORING)
+    ] = NO_JUDGE,
+    references: Annotated[
+        str, option("Folder of reference pictures to compare with (default: the recipe's).", SCORING)
+    ] = EVALUATION.references,
     device: Annotated[str, one_of(PROVIDERS, "For networks and judges alike.", PLACE)] = EVALUATION.place.device,
     provider: Provider = CPU,
+    offline: Offline = EVALUATION.offline,
     force: Force = False,
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
     """The four cells {full precision, quantized} x {c = 1, calibrated}, with paired intervals and pictures."""
     settings = EvaluationSettings(
-        prompts=count, seeds=seeds, steps=steps, place=Place(device=device, providers=tuple(provider))
-    )
+        prompts=count, seeds=seeds, steps=steps, judges=tuple(judge), references=references, offline=offline,
+        place=Place(device=device, providers=tuple(provider)),
+    )  # fmt: skip
     with needing("evaluate"):
         from qsched_edge.evaluate.run import evaluate as run_evaluation
         from qsched_edge.evaluate.run import text_table

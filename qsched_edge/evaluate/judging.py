@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,26 +11,26 @@ from qsched_runtime.manifest import sha256
 
 from qsched_edge.checkpoint.recipes import Recipe
 from qsched_edge.jaq.judges import ROLES
-from qsched_edge.jaq.panel import Panel, check_apart, names_of, panel_of
+from qsched_edge.jaq.panel import Panel, check_apart, located, names_of, panel_of
 from qsched_edge.jaq.scored import ScoredTerms, term_files
-from qsched_edge.jaq.settings import JudgeSource, TermSettings
+from qsched_edge.jaq.settings import JudgeSource
 
 TERMS_TOO = "terms"  # what a loss sees is shown beside those that it does not
 
 
-def report_panel(
-    recipe: Recipe, terms: TermSettings, device: str, prompts: Sequence[str], names: Sequence[str] = ()
-) -> Panel:
-    """The judges called `names`, or the recipe's, as far as they are at hand; raises MetricError where one of them
-    looks through a file that the loss sees."""
+def report_panel(recipe: Recipe, prompts: Sequence[str], source: JudgeSource, names: Sequence[str] = ()) -> Panel:
+    """The judges called `names`, or the recipe's, as far as they are at hand; those that nobody named fetch nothing.
+
+    Raises MetricError where one of them looks through a file that the loss sees."""
     asked = tuple(names) or names_of(recipe, ROLES[2])
-    source = JudgeSource(device=device, terms=terms)
-    found = panel_of(asked, recipe, source, prompts)
-    check_apart({"fit": term_files(terms), "report": found.files})
-    if TERMS_TOO in asked:
-        return found
-    fitted = panel_of((TERMS_TOO,), recipe, source, prompts)
-    return Panel({**found.judges, **fitted.judges}, (*found.left_out, *fitted.left_out))
+    references = source.references or located(recipe, recipe.references)
+    own = replace(source, references=references, offline=source.offline or not (names or recipe.report))
+    found = panel_of(asked, recipe, own, prompts)
+    fitted = panel_of([n for n in (TERMS_TOO,) if n not in asked], recipe, replace(own, offline=True), prompts)
+    judges = {**found.judges, **fitted.judges}
+    loss = term_files(source.terms).union(*(j.files for n, j in judges.items() if n == TERMS_TOO))
+    check_apart({"fit": loss, "report": Panel({n: j for n, j in judges.items() if n != TERMS_TOO}).files})
+    return Panel(judges, (*found.left_out, *fitted.left_out))
 
 
 def panel_identity(panel: Panel) -> dict[str, Any]:

@@ -27,6 +27,7 @@ from qsched_edge.evaluate.contrasts import CELLS, compared
 from qsched_edge.evaluate.judging import panel_identity, report_panel
 from qsched_edge.evaluate.settings import EvaluationSettings
 from qsched_edge.evaluate.text import text_table
+from qsched_edge.jaq.settings import JudgeSource
 from qsched_edge.prompts import read_prompts
 from qsched_edge.work import progress
 from qsched_edge.work.staging import Staging, refuse_existing, write_json, write_text
@@ -53,7 +54,11 @@ def evaluate(
     steps, spec = bundle.steps(settings.steps), bundle.model(model)
     prompt_set = read_prompts(prompts or recipe_path(spec.recipe, "heldout", "--prompts"))
     chosen = prompt_set.first(settings.prompts)
-    panel = report_panel(spec.recipe, terms_of(spec.recipe, CalibrationSettings()), settings.place.device, chosen)
+    terms = terms_of(spec.recipe, CalibrationSettings(), spec.pipeline)
+    source = JudgeSource(
+        device=settings.place.device, terms=terms, references=settings.references, offline=settings.offline
+    )
+    panel = report_panel(spec.recipe, chosen, source, settings.judges)
     for line in panel.left_out:
         print(line, file=sys.stderr)
     full_folder = full_precision(spec, bundle, reference or beside(bundle, spec), quiet)

@@ -12,11 +12,15 @@ from qsched_edge.errors import RequestError
 @dataclass(frozen=True)
 class EvaluationSettings:
     """`prompts` held-out prompts, each with `seeds` noises (one prompt gives no interval); `steps` of the bundle's
-    schedules (None: its default)."""
+    schedules (None: its default). `judges` and the folder of `references` replace the recipe's; judges that somebody
+    named are fetched where they are not at hand, unless `offline`."""
 
     prompts: int = 64
     seeds: int = 3
     steps: int | None = None
+    judges: tuple[str, ...] = ()
+    references: str = ""
+    offline: bool = False
     place: Place = field(default_factory=Place)
 
     def __post_init__(self) -> None:

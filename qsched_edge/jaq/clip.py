@@ -1,4 +1,4 @@
-"""An open_clip model in a local folder: what both JAQ terms of the embedded model are made of."""
+"""A CLIP model in a local folder, as open_clip or transformers writes it: what text-image terms look through."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from qsched_runtime.tokenize import load_tokenizer
 
 from qsched_edge import torchvision_schema
 from qsched_edge.errors import MetricError
+from qsched_edge.jaq.fetching import OPEN_CLIP, TRANSFORMERS, folder_with
 
 if TYPE_CHECKING:
     import torch
@@ -32,17 +33,21 @@ class ClipModel:
 
     @classmethod
     def of_folder(cls, folder: Path, device: str = "cpu") -> ClipModel:
-        """`folder` holds open_clip_config.json, open_clip_model.safetensors and, unless open_clip's own vocabulary
-        fits, tokenizer.json. Raises MetricError naming what is missing."""
-        for name in ("open_clip_config.json", "open_clip_model.safetensors"):
-            if not (folder / name).is_file():
-                raise MetricError(f"scorer {folder} has no {name}: give the folder of an open_clip model")
+        """`folder` holds open_clip_config.json and open_clip_model.safetensors, or transformers' config.json of a CLIP
+        and model.safetensors; and, unless open_clip's own vocabulary fits, tokenizer.json. Raises MetricError naming
+        what is missing."""
+        folder_with(folder, (OPEN_CLIP, TRANSFORMERS))
         torchvision_schema.declare()
+        if not (folder / OPEN_CLIP[0]).is_file():
+            from qsched_edge.jaq.transformers_clip import transformers_clip
+
+            model, mean, std = transformers_clip(folder)
+            return cls(model, tokenizer_of(folder, model.context_length), mean, std, device)
         import open_clip
 
-        config = json.loads((folder / "open_clip_config.json").read_text("utf-8"))
+        config = json.loads((folder / OPEN_CLIP[0]).read_text("utf-8"))
         model = open_clip.create_model(f"local-dir:{folder}", precision="fp32")
-        tokenize = tokenizer_of(folder, config["model_cfg"]["text_cfg"]["context_length"])
+        tokenize = tokenizer_of(folder, config["model_cfg"]["text_cfg"].get("context_length", 77))
         preprocess = config["preprocess_cfg"]
         return cls(model, tokenize, preprocess["mean"], preprocess["std"], device)
 
@@ -89,7 +94,7 @@ def clip_model(folder: Path, device: str = "cpu") -> ClipModel:
 
 def tokenizer_of(folder: Path, length: int) -> Any:
     """The folder's own tokenizer.json, or open_clip's built-in vocabulary."""
-    path = folder / "tokenizer.json"
+    path = (folder / "tokenizer.json").resolve()  # the hub's cache holds links
     if path.is_file():
         vocabulary = json.loads(path.read_text("utf-8"))["model"]["vocab"]
         bos, eos = vocabulary["<|startoftext|>"], vocabulary["<|endoftext|>"]

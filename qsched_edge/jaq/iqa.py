@@ -1,15 +1,18 @@
 """Quality metrics of pyiqa (no reference). Range and direction are each metric's own; lower-is-better ones are negated.
 
-Their weights must lie in the local caches already: nothing is downloaded here. `niqe`, `brisque`, `musiq`, `nima`,
-`topiq_nr`, `clipiqa`, `laion_aes` and others get them once from `python -c "import pyiqa; pyiqa.create_metric(NAME)"`.
+Weights of `niqe`, `brisque`, `musiq`, `nima`, `topiq_nr`, `clipiqa`, `clipiqa+`, `laion_aes` and others are fetched
+once by pyiqa itself, which is said beforehand; offline they must lie in its caches already, or come there from
+`python -c "import pyiqa; pyiqa.create_metric(NAME)"`.
 """
 
 from __future__ import annotations
 
 import math
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from qsched_edge import torchvision_schema
@@ -26,8 +29,7 @@ if TYPE_CHECKING:
 class PyIQA:
     """`quality = "pyiqa:NAME"`."""
 
-    def __init__(self, settings: TermSettings, device: str) -> None:
-        name = settings.quality.partition(":")[2]
+    def __init__(self, settings: TermSettings, device: str, name: str) -> None:
         self.metric = create(name, device)
         self.sign = -1.0 if self.metric.lower_better else 1.0
         self.low, self.high = bounds(self.metric.score_range, self.sign)
@@ -36,22 +38,38 @@ class PyIQA:
         return self.sign * self.metric(seen.images).reshape(len(seen.images))
 
 
-def create(name: str, device: str) -> Any:
-    """The metric with gradients; MetricError for a name pyiqa lacks, one that compares with a reference picture, or
-    weights that are not here."""
+def create(name: str, device: str, is_offline: bool = True, paired: bool = False) -> Any:
+    """The metric with gradients, of those that need a reference picture if `paired`. Raises MetricError for a name
+    that pyiqa lacks among them, or weights that are not here and may not be fetched."""
+    pyiqa = library()
+    kind, wants = ("FR", "with") if paired else ("NR", "without")
+    if name not in pyiqa.list_models(metric_mode=kind):
+        raise MetricError(f"pyiqa has no metric {name!r} {wants} a reference picture: see pyiqa.list_models('{kind}')")
+    making = partial(pyiqa.create_metric, name, device=device, as_loss=True, loss_reduction="none")
+    try:
+        with offline():
+            return making()
+    except Exception as error:  # pyiqa, torch and the hub's client each raise their own for a missing file
+        if is_offline:
+            hint = f"python -c \"import pyiqa; pyiqa.create_metric('{name}')\""
+            raise MetricError(f"pyiqa's {name} cannot be set up offline; fetch its weights with: {hint}") from error
+    print(
+        f"pyiqa fetches the weights of {name}, kept in {pyiqa.utils.download_util.DEFAULT_CACHE_DIR}", file=sys.stderr
+    )
+    try:
+        return making()
+    except Exception as error:  # as above
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise MetricError(f"pyiqa's {name} cannot be set up ({reason}): choose another metric") from error
+
+
+def library() -> Any:
     torchvision_schema.declare()
     try:
         import pyiqa
     except ModuleNotFoundError as error:
         raise MissingExtraError(f"metrics of pyiqa need it: {install_command('metrics')}") from error
-    if name not in pyiqa.list_models(metric_mode="NR"):
-        raise MetricError(f"pyiqa has no metric {name!r} without a reference picture: see pyiqa.list_models('NR')")
-    try:
-        with offline():
-            return pyiqa.create_metric(name, device=device, as_loss=True, loss_reduction="none")
-    except Exception as error:  # pyiqa, torch and the hub's client each raise their own for a missing file
-        hint = f"python -c \"import pyiqa; pyiqa.create_metric('{name}')\""
-        raise MetricError(f"pyiqa's {name} cannot be set up offline; fetch its weights with: {hint}") from error
+    return pyiqa
 
 
 @contextmanager

@@ -23,7 +23,8 @@ class Judge:
 
     def __init__(self, settings: TermSettings, device: str = "cpu") -> None:
         self.device = device
-        self.measures: dict[str, Measure] = {n: lookup(t.maker)(settings, device) for n, t in TERMS.items()}
+        named = [n for n in TERMS if getattr(settings, n, True)]  # an empty metric is not measured
+        self.measures: dict[str, Measure] = {n: lookup(TERMS[n].maker)(settings, device) for n in named}
 
     def terms(self, seen: Seen) -> dict[str, torch.Tensor]:
         """Name -> float [B]; those that compare are left out where there is nothing to compare with."""

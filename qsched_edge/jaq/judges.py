@@ -21,8 +21,14 @@ if TYPE_CHECKING:
 JUDGES = {
     "paired": "qsched_edge.jaq.paired:paired",
     "concepts": "qsched_edge.jaq.concepts:concepts",
-    "terms": "qsched_edge.jaq.scored:scored_terms",
+    "features": "qsched_edge.jaq.features:features",
+    "shallow": "qsched_edge.jaq.features:shallow",
     "texture": "qsched_edge.jaq.texture:texture",
+    "truth": "qsched_edge.jaq.nearness:truth",
+    "lpips": "qsched_edge.jaq.library:lpips",
+    "pyiqa": "qsched_edge.jaq.library:pyiqa_metric",
+    "terms": "qsched_edge.jaq.scored:scored_terms",
+    "grain": "qsched_edge.jaq.grain:grain",
 }
 ROLES = ("fit", "gate", "report")
 

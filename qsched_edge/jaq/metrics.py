@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from qsched_edge.errors import MetricError, unknown_name
+from qsched_edge.jaq.scorers import metric_of
 from qsched_edge.jaq.settings import TermSettings
-from qsched_edge.jaq.terms import LIBRARIES, QUALITY, TEXT_IMAGE, Seen
+from qsched_edge.jaq.terms import QUALITY, TEXT_IMAGE, Seen
 from qsched_edge.lookup import lookup
 
 if TYPE_CHECKING:
@@ -25,11 +25,7 @@ def quality(settings: TermSettings, device: str) -> Measure:
 
 
 def metric(registry: dict[str, str], name: str, settings: TermSettings, device: str) -> Measure:
-    """The metric of that name; raises MetricError for one that the registry lacks."""
-    kind, colon, _ = name.partition(":")
-    if kind not in registry:
-        raise MetricError(unknown_name("metric", name, registry))
-    if colon and kind not in LIBRARIES:
-        raise MetricError(f"metric {name!r}: {kind} is one metric and takes no name after a colon: write {kind}")
-    made: Measure = lookup(registry[kind])(settings, device)
+    """The metric of that name, by the model that it names; raises MetricError for one that the registry lacks."""
+    kind, what = metric_of(registry, name)
+    made: Measure = lookup(registry[kind])(settings, device, what)
     return made

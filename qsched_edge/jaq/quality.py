@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     from qsched_edge.jaq.settings import TermSettings
 
 
-def clip_iqa(settings: TermSettings, device: str) -> Callable[[Seen], torch.Tensor]:
-    """The softmax share of the good description, by the open_clip model in the recipe's `scorer` folder."""
-    clip, pair = clip_model(settings.folder(), device), settings.quality_prompts
+def clip_iqa(settings: TermSettings, device: str, what: str = "") -> Callable[[Seen], torch.Tensor]:
+    """The softmax share of the good description, by the CLIP model called `what`, by default the scorer."""
+    clip, pair = clip_model(settings.folder(what), device), settings.quality_prompts
 
     def share(seen: Seen) -> torch.Tensor:
         import torch

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Iterator, Mapping, Sequence
 
 from qsched_edge.errors import MetricError
+from qsched_edge.jaq.fetching import OPEN_CLIP, TRANSFORMERS
 from qsched_edge.jaq.judge import Judge
 from qsched_edge.jaq.judges import Distance, Drawn, Look, Reading
+from qsched_edge.jaq.scorers import at_hand, models_of
 from qsched_edge.jaq.settings import JudgeSource, TermSettings
-from qsched_edge.jaq.terms import TERMS, picture_terms
+from qsched_edge.jaq.terms import LIBRARIES, TERMS, picture_terms
+
+WEIGHTS = (OPEN_CLIP[1], TRANSFORMERS[1])
 
 
 class ScoredTerms:
@@ -19,7 +22,7 @@ class ScoredTerms:
 
     def __init__(self, settings: TermSettings, device: str) -> None:
         self.settings, self.judge, self.files = settings, Judge(settings, device), term_files(settings)
-        self.readings = {n: reading_of(n) for n in picture_terms()}
+        self.readings = {n: reading_of(n) for n in picture_terms() if n in self.judge.measures}
 
     def look(self, drawn: Drawn) -> Look:
         """Raises MetricError for a term that is not finite."""
@@ -34,7 +37,7 @@ class ScoredTerms:
 
 
 def scored_terms(source: JudgeSource) -> ScoredTerms:
-    return ScoredTerms(source.terms, source.device)
+    return ScoredTerms(at_hand(source.terms, source.offline), source.device)
 
 
 def reading_of(name: str) -> Reading:
@@ -43,7 +46,15 @@ def reading_of(name: str) -> Reading:
 
 
 def term_files(terms: TermSettings) -> frozenset[str]:
-    """What the terms look through."""
-    weights = Path(terms.scorer) / "open_clip_model.safetensors"
-    named = [str(p.resolve()) for p in (weights, Path(terms.hps)) if p.is_file()]
-    return frozenset([*named, *([terms.quality] if ":" in terms.quality else [])])
+    """What the terms look through: files of weights by their resolved paths, "pyiqa:NAME", and the names of models that
+    nobody has found yet."""
+    return frozenset(name for kind, model in models_of(terms) for name in files_of(kind, model, terms))
+
+
+def files_of(kind: str, model: str, terms: TermSettings) -> Iterator[str]:
+    if kind in LIBRARIES:
+        yield f"{kind}:{model}"
+    elif model:
+        path = terms.path(model)
+        weights = [path / name for name in WEIGHTS if (path / name).is_file()][:1] if path.is_dir() else [path]
+        yield from (str(file.resolve()) if file.is_file() else model for file in weights)

@@ -52,13 +52,15 @@ TERMS: dict[str, Term] = {
     ),
 }  # fmt: skip
 
-# the metrics that two of the terms choose from, by the recipe or by name
+# the metrics that two of the terms choose from: METRIC, METRIC:MODEL or a model alone, which is the first metric's;
+# a maker here is `maker(settings, device, model)`
 TEXT_IMAGE = {
     "clip": "qsched_edge.jaq.text_image:similarity",
     "hps": "qsched_edge.jaq.hps:hps",
 }
 QUALITY = {
     "clip-iqa": "qsched_edge.jaq.quality:clip_iqa",
+    "hps": "qsched_edge.jaq.hps:hps",
     "pyiqa": "qsched_edge.jaq.iqa:PyIQA",
 }
 LIBRARIES = ("pyiqa",)  # their metrics have names of their own: "pyiqa:NAME"

@@ -15,9 +15,9 @@ if TYPE_CHECKING:
     from qsched_edge.jaq.settings import TermSettings
 
 
-def similarity(settings: TermSettings, device: str) -> Callable[[Seen], torch.Tensor]:
-    """By the open_clip model in the recipe's `scorer` folder."""
-    return partial(cosine_to_prompts, clip_model(settings.folder(), device))
+def similarity(settings: TermSettings, device: str, what: str = "") -> Callable[[Seen], torch.Tensor]:
+    """By the CLIP model called `what`, by default the scorer."""
+    return partial(cosine_to_prompts, clip_model(settings.folder(what), device))
 
 
 def cosine_to_prompts(clip: ClipModel, seen: Seen) -> torch.Tensor:

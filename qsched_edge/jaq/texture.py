@@ -1,59 +1,111 @@
-"""Do pictures have the texture of real ones? The Fréchet distance of a classifier's first features to real pictures'.
+"""Texture and fine detail, without any model: patches of 7 x 7 pixels, and what a Laplacian leaves of a picture.
 
-The first stage of a classifier sees edges, flat areas and grain, and nothing of what is drawn: pictures that are too
-soft, too noisy or smeared lie far from real ones there, while features of concepts hardly move.
+Both are compared with reference pictures where the recipe names some, else with full precision's. They say nothing of
+what a picture shows: blur, noise and wrong texture are what they see.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
-from qsched_edge.errors import MetricError
-from qsched_edge.jaq.concepts import Classifier
-from qsched_edge.jaq.frechet import Frechet, FrechetDistance, Gaussian
+from qsched_edge.jaq.frechet import FEW, flat
 from qsched_edge.jaq.judges import Distance, Drawn, Look, Reading
+from qsched_edge.jaq.references import References
 from qsched_edge.jaq.settings import JudgeSource
 
-STATISTICS = "texture.safetensors"
+SIDE, DIRECTIONS, PATCHES = 7, 32, 64  # a patch's side; directions they are seen along; patches of a picture
+PATCHED = slice(1, 1 + DIRECTIONS * PATCHES)  # of the features: the Laplacian's size comes first
 
 
 class Texture:
-    """Features: each channel's mean and deviation over the picture, after the first stage."""
+    """Features float32 [N, 1 + DIRECTIONS x PATCHES]: the mean size of the Laplacian, and patches of each picture, by
+    random places that are the same for all, along random directions."""
 
     readings: Mapping[str, Reading] = {}
+    files: frozenset[str] = frozenset()
 
-    def __init__(self, classifier: Classifier, reference: Gaussian, files: frozenset[str]) -> None:
-        self.classifier, self.files = classifier, files
-        reading = Reading("Fréchet distance of textures (less is better)", "texture", False, "{:.3f}", "{:+.3f}")
-        self.distances: Mapping[str, Distance] = {"texture": FrechetDistance(reading, Frechet(reference))}
+    def __init__(self, references: References | None) -> None:
+        self.references = references
+        self.side = 0
+        self.distances: Mapping[str, Distance] = self.distances_to(None)
+
+    def distances_to(self, target: np.ndarray | None) -> dict[str, Distance]:
+        of = "the reference pictures'" if self.references else "full precision's"
+        patches = Reading(f"Patches, sliced Wasserstein distance to {of}", "patches", False)
+        detail = Reading(f"Fine detail, share of {of} missing or too much", "detail", False, "{:.1%}", "{:+.1%}")
+        return {"patches": PatchDistance(patches, target), "detail": DetailDistance(detail, target)}
 
     def look(self, drawn: Drawn) -> Look:
-        return Look({}, texture_features(self.classifier, drawn.images))
+        if self.references and not self.side:
+            self.side = drawn.images.shape[-1]  # references are seen at the size of what is judged
+            self.distances = self.distances_to(seen(self.references.square(self.side)))
+        return Look({}, seen(drawn.images))
 
-    def check(self, prompts: object) -> None:
+    def check(self, prompts: Sequence[str]) -> None:
         """Any will do."""
 
 
-def texture_features(classifier: Classifier, images: np.ndarray) -> np.ndarray:
-    """float32 [N, 3, H, W] in 0..1 -> float32 [N, 2 channels]."""
-    import torch
-
-    with torch.no_grad():
-        pixels = torch.from_numpy(images * 2 - 1).to(classifier.device)
-        stage = classifier.model.resnet(pixels, output_hidden_states=True).hidden_states[1]
-        return torch.cat([stage.mean(dim=(2, 3)), stage.std(dim=(2, 3))], dim=1).float().cpu().numpy()
-
-
 def texture(source: JudgeSource) -> Texture:
-    """`source.what` is a classifier's folder, with texture.safetensors (statistics of real pictures) in it."""
-    from safetensors.numpy import load_file
+    return Texture(source.pictures())
 
-    folder = Path(source.what)
-    if not (source.what and (folder / STATISTICS).is_file()):
-        raise MetricError(f"texture: {folder / STATISTICS} is missing: name a classifier that has it, texture:FOLDER")
-    stored = load_file(folder / STATISTICS)
-    files = frozenset(str((folder / name).resolve()) for name in ("model.safetensors", STATISTICS))
-    return Texture(Classifier(folder, source.device), Gaussian(stored["mean"], stored["covariance"]), files)
+
+def seen(images: np.ndarray) -> np.ndarray:
+    """float32 [N, 3, H, W] in 0..1 -> the features."""
+    rng = np.random.default_rng(0)
+    rows, columns = (rng.integers(n - SIDE + 1, size=PATCHES) for n in images.shape[2:])
+    directions = rng.normal(size=(DIRECTIONS, 3 * SIDE * SIDE))
+    directions /= np.linalg.norm(directions, axis=1, keepdims=True)
+    pairs = zip(rows, columns, strict=True)
+    patches = np.stack([images[:, :, r : r + SIDE, c : c + SIDE].reshape(len(images), -1) for r, c in pairs], axis=1)
+    along = np.einsum("npd,kd->nkp", patches, directions).reshape(len(images), -1)
+    return np.concatenate([laplacian(images)[:, None], along], axis=1).astype(np.float32)
+
+
+def laplacian(images: np.ndarray) -> np.ndarray:
+    """Mean absolute value of the five-point Laplacian, float64 [N]."""
+    x = images.astype(np.float64)
+    middle = 4 * x[..., 1:-1, 1:-1]
+    around = x[..., :-2, 1:-1] + x[..., 2:, 1:-1] + x[..., 1:-1, :-2] + x[..., 1:-1, 2:]
+    return np.abs(middle - around).reshape(len(x), -1).mean(axis=1)
+
+
+@dataclass(frozen=True)
+class PatchDistance:
+    """Wasserstein-1 distance of the patches along each direction, averaged; of the first FEW rows."""
+
+    reading: Reading
+    reference: np.ndarray | None = None
+
+    @property
+    def needs_beside(self) -> bool:
+        return self.reference is None
+
+    def resampled(self, features: np.ndarray, beside: np.ndarray | None, rows: np.ndarray) -> np.ndarray:
+        target = quantiles(flat(beside) if self.reference is None else self.reference)
+        return np.array([np.abs(quantiles(flat(features[r])) - target).mean() for r in rows[:FEW]])
+
+
+@dataclass(frozen=True)
+class DetailDistance:
+    """|1 - share|, the share being the mean size of the Laplacian over the target's."""
+
+    reading: Reading
+    reference: np.ndarray | None = None
+
+    @property
+    def needs_beside(self) -> bool:
+        return self.reference is None
+
+    def resampled(self, features: np.ndarray, beside: np.ndarray | None, rows: np.ndarray) -> np.ndarray:
+        target = flat(beside) if self.reference is None else self.reference
+        sizes = features[..., 0].astype(np.float64).mean(axis=1)[rows].mean(axis=1)
+        return np.abs(1 - sizes / target[:, 0].astype(np.float64).mean())
+
+
+def quantiles(features: np.ndarray, number: int = 256) -> np.ndarray:
+    """Of the patches of all pictures along each direction: [DIRECTIONS, number], in the middle of equal shares."""
+    along = features[:, PATCHED].reshape(len(features), DIRECTIONS, PATCHES).transpose(1, 0, 2).reshape(DIRECTIONS, -1)
+    return np.quantile(along, (np.arange(number) + 0.5) / number, axis=1).T
