@@ -80,7 +80,7 @@ def test_a_panel_samples_all_measures_on_the_same_prompts() -> None:
         ]
         looks.append(together([panel.look(d) for d in drawn]))
     before, after = (panel.sampled(look, 4) for look in looks)
-    assert set(before) == {"psnr", "ssim", "latent_error", "top1", "top5", "frechet"} == set(panel.readings)
+    assert set(before) == {"psnr", "ssim", "latent_error", "top1", "top5", "log_p", "frechet"} == set(panel.readings)
     gains = panel.better(after, before)
     for name, sign in (("psnr", 1), ("ssim", 1), ("latent_error", -1)):
         pair = [sign * look["paired"].values[name].reshape(4, 2) for look in looks[::-1]]

@@ -39,7 +39,7 @@ def sentence(chosen: Verdict, accept: str) -> str:
     if ships(chosen, accept) and accept == "loss":
         return f"{name} gains on the loss; the judges of the gate were not asked"
     if ships(chosen, accept):
-        return f"{name} gains on the loss and on {', '.join(gains.won)}, and loses on no judge"
+        return f"{name} gains on the loss and on {', '.join(gains.won)}, and is worse by no judge"
     if chosen.scores.count < DECIDERS:
         return f"{chosen.scores.count} prompts cannot decide"
     if gains.loss.low <= 0:

@@ -109,5 +109,7 @@ def gains_of(
 
 def gate_measures(schedule: LearnedSchedule, pictures: Pictures, panel: Panel) -> Resampled:
     """Of the pictures drawn with `schedule`, on the same resamples of the prompts for every schedule."""
+    if not panel.judges:
+        return {}
     looks, beside = pictures.looks(schedule)
     return panel.sampled(looks, len(pictures.draws.prompts), beside)
