@@ -17,7 +17,7 @@ $(READY): pyproject.toml constraints.txt
 
 demo: $(READY)
 	$(BIN)/qsched-edge export --model emoji --bits 4 -o demo/emoji-w4 --force
-	$(BIN)/qsched-edge calibrate demo/emoji-w4 --search grid --search gradient
+	$(BIN)/qsched-edge calibrate demo/emoji-w4
 	$(BIN)/qsched-edge evaluate demo/emoji-w4 -o demo/report --force
 	$(BIN)/qsched-edge run demo/emoji-w4 -p "a red apple, noto style" --seed 7 -o demo/apple.png --force
 

@@ -99,6 +99,7 @@ def described(bundle: OpenedBundle, steps: int) -> dict[str, Any]:
     return {
         "bundle": bundle.manifest.name,
         "steps": steps,
+        "timesteps": bundle.learned(steps).table.timesteps.tolist(),
         "coefficients": coefficients_json(bundle.manifest.coefficients[steps]),
         "calibration": bundle.calibrations.get(steps, {}),
     }
