@@ -18,7 +18,7 @@ COLUMNS = {
     "c_z": "noise",
     "c": "free",
 }  # of the schedule: the search that moves each; c is c_x and c_eps
-AUTO = ("timesteps", "c_z")  # the columns that `auto` moves, one after the other: see docs/calibration.md
+AUTO = ("timesteps",)  # the columns that `auto` moves, one after the other: see docs/calibration.md
 GUARDED = ("c",)  # where nothing decides but nearness to full precision, which other timesteps leave
 STARTED = ("noise", "free", "channel", "gradient", "blackbox")  # begin at the problem's `start`, the others at stock
 STARTS = ("identity", "closed", "previous")

@@ -47,7 +47,7 @@ class CalibrationSettings:
     jacobian: str = "none"
     check_gradient: bool = True
     fit_prompts: int = 32
-    heldout_prompts: int = 128
+    heldout_prompts: int = 256
     seed: int = 0
     scorer: str = ""
     text_image: str = ""
