@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import scipy.linalg
 from conftest import ROOT, cli
+from markupsafe import escape
 
 from qsched_edge.ablate.judged import closed
 from qsched_edge.calibrate.registries import SEARCHES
@@ -102,7 +103,7 @@ def test_evaluation_leaves_out_what_is_not_at_hand(bundles: dict[int, Path], rec
     assert line.startswith("terms: left out (laion/CLIP-ViT-B-32-laion2B-s34B-b79K is not in the hub's cache")
     assert "hf download laion/CLIP-ViT-B-32-laion2B-s34B-b79K)" in line
     assert done.stderr.splitlines() == [line]
-    assert line in (tmp_path / "two/report.html").read_text()
+    assert escape(line) in (tmp_path / "two/report.html").read_text()
     assert report["cells"]["full precision, c = 1"]["ssim"] == 1.0
     assert report["cells"]["quantized, c = 1"]["psnr"] < 58.9
     done = cli(*arguments, "-o", tmp_path / "one", "--count", 1)
@@ -140,7 +141,9 @@ def test_ablation_reports_every_search_loss_column_and_prompt_count(
     assert np.shape(section["surface"]["mean"]) == (3, 3)
     assert section["surface"]["mean"][1][1] == pytest.approx(0.0, abs=1e-9)  # identity in the middle
     judged = {(r["precision"], r["name"]): r for r in section["judged"]}
-    assert len(judged) == 2 + 11 + 2  # c = 1 twice, seven searches, four losses, two of them on full precision too
+    assert (
+        len(judged) == 2 + len(SEARCHES) + 4 + 2
+    )  # c = 1 and two rows on both networks
     assert judged["full precision", "c = 1"]["differences"]["frechet"] == {"estimate": 0.0, "low": 0.0, "high": 0.0}
     gap = judged["quantized", "c = 1"]["differences"]["jaq"]["estimate"]
     found = judged["quantized", "loss: jaq"]

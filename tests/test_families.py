@@ -27,6 +27,8 @@ SIZES = [(16, 16), (24, 32)]
 JUDGED = f"""prompts = "{ROOT}/calib_prompts/emoji.txt"
 heldout = "{ROOT}/calib_prompts/emoji-heldout.txt"
 scorer = "{ROOT}/models/emoji-scorer"
+text_image = "clip"
+quality = "clip-iqa"
 quality_prompts = ["a clean drawing of {{prompt}}", "a corrupted drawing of {{prompt}}"]
 evaluator = "{ROOT}/models/emoji-evaluator"
 """
