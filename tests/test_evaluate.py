@@ -141,9 +141,7 @@ def test_ablation_reports_every_search_loss_column_and_prompt_count(
     assert np.shape(section["surface"]["mean"]) == (3, 3)
     assert section["surface"]["mean"][1][1] == pytest.approx(0.0, abs=1e-9)  # identity in the middle
     judged = {(r["precision"], r["name"]): r for r in section["judged"]}
-    assert (
-        len(judged) == 2 + len(SEARCHES) + 4 + 2
-    )  # c = 1 and two rows on both networks
+    assert len(judged) == 2 + len(SEARCHES) + 4 + 2  # c = 1 and two rows on both networks
     assert judged["full precision", "c = 1"]["differences"]["frechet"] == {"estimate": 0.0, "low": 0.0, "high": 0.0}
     gap = judged["quantized", "c = 1"]["differences"]["jaq"]["estimate"]
     found = judged["quantized", "loss: jaq"]
