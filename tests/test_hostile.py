@@ -82,7 +82,7 @@ MANIFESTS: dict[str, tuple[Callable[[Raw], Any], str]] = {
     "step key 04": (lambda r: r["schedules"].update({"04": r["schedules"].pop("4")}), "the key '04'"),
     "step key -4": (lambda r: r["schedules"].update({"-4": r["schedules"].pop("4")}), "the key '-4'"),
     "step key 3": (lambda r: r["schedules"].update({"3": r["schedules"]["4"]}), "schedule of 3 steps has 4"),
-    "default step": (lambda r: r.update(default_steps=3), "no schedule for the default of 3"),
+    "default step": (lambda r: r.update(default_steps=11), "no schedule for the default of 11"),
     "a million steps": (lambda r: r["schedules"]["4"].update(a=[0.0] * 100_000), "length is out of range"),
     "ten thousand rows": (lambda r: r["schedules"]["4"].update(c_x=[[1.0] * 300] * 4), "c_x"),
     "channels": (lambda r: r["schedules"]["4"].update(c_x=[[1.0] * 3] * 4), "c_x has 3 channels, the latents 4"),
