@@ -42,6 +42,7 @@ class LearnedSchedule:
 
 
 def coefficients_json(coefficients: Coefficients) -> dict[str, Any]:
+    """c_x, c_eps and, unless it is zero, the bias: [steps] or [steps, channels] each."""
     found = {"c_x": coefficients.c_x.tolist(), "c_eps": coefficients.c_eps.tolist()}
     bias = np.asarray(coefficients.bias)
     return {**found, "bias": bias.tolist()} if bias.any() else found

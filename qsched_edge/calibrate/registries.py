@@ -13,11 +13,8 @@ SEARCHES = {
     "blackbox": "qsched_edge.calibrate.searches.blackbox:search",
     "closed": "qsched_edge.calibrate.searches.closed:search",
 }
-COLUMNS = {
-    "timesteps": "timesteps",
-    "c_z": "noise",
-    "c": "free",
-}  # of the schedule: the search that moves each; c is c_x and c_eps
+# columns of the schedule, and the search that moves each; c is c_x and c_eps
+COLUMNS = {"timesteps": "timesteps", "c_z": "noise", "c": "free"}
 AUTO = ("timesteps",)  # the columns that `auto` moves, one after the other: see docs/calibration.md
 GUARDED = ("c",)  # where nothing decides but nearness to full precision, which other timesteps leave
 STARTED = ("noise", "free", "channel", "gradient", "blackbox")  # begin at the problem's `start`, the others at stock

@@ -38,7 +38,7 @@ class Point:
 
 @dataclass(frozen=True)
 class Proposal:
-    """A search's best schedule with their mean loss on the fitting prompts, and what finding them took.
+    """A search's best schedule with its mean loss on the fitting prompts, and what finding them took.
 
     `passes` are the network's evaluations for one picture and step; an output from memory is none. `pictures` were
     decoded and scored. `spent` says that the budget ended the search. `curve` starts at c = 1.
@@ -183,7 +183,7 @@ class Problem:
         return sum(self.spending.ledger.charge(b, self.pictures.draws.sizes[b], schedule) for b in batches)
 
     def _too_much(self, cost: int) -> bool:
-        """Never for the first candidate, which is stock."""
+        """Never for the first candidate, which is the stock schedule."""
         spent, most = self.spending, self.budget
         return bool(spent.curve) and (spent.passes + cost > most.passes or spent.seconds >= most.seconds)
 
