@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote, urlsplit
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -26,6 +27,18 @@ class LocalHub:
     def environment(self, cache: Path) -> dict[str, str]:
         """Of a process that knows this hub alone and has its cache in `cache`."""
         return {"HF_ENDPOINT": self.url, "HF_HOME": str(cache), "HF_HUB_DISABLE_XET": "1", "HF_HUB_OFFLINE": "0"}
+
+
+def ask_here(hub: LocalHub, cache: Path, patch: Any) -> None:
+    """Make huggingface_hub of this process know `hub` alone, with its cache in `cache`; pytest's `patch` undoes it."""
+    from huggingface_hub import constants
+
+    template = f"{hub.url}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
+    patch.setattr(constants, "ENDPOINT", hub.url)
+    patch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+    patch.setattr(constants, "HF_HUB_CACHE", str(cache))
+    patch.setattr(constants, "HF_HUB_OFFLINE", False)
+    patch.setattr(constants, "HF_HUB_DISABLE_XET", True)
 
 
 @contextmanager
