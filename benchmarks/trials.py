@@ -47,6 +47,7 @@ class Row:
     form: str
     seconds: Mapping[str, float] = field(default_factory=dict)
     fault: str = ""
+    few: bool = False
 
     @property
     def finished(self) -> bool:
@@ -54,7 +55,8 @@ class Row:
 
     def line(self) -> str:
         cells = [f"{self.seconds[name]:.0f} s" if name in self.seconds else "-" for name in COMMANDS]
-        return f"| {self.family} | {self.form} | {' | '.join(cells)} | {self.fault or 'all finished'} |"
+        prompts = "few" if self.few else "default"
+        return f"| {self.family} | {self.form} | {prompts} | {' | '.join(cells)} | {self.fault or 'all finished'} |"
 
 
 def builders() -> dict[str, Callable[[], Any]]:
@@ -216,10 +218,10 @@ def tried(family: str, form: str, place: Path, few: bool = False) -> Row:
         start = time.process_time()
         fault = called(words, work)
         if fault:
-            return Row(family, form, seconds, f"{name}: {fault}")
+            return Row(family, form, seconds, f"{name}: {fault}", few)
         seconds[name] = round(time.process_time() - start, 1)
         print(f"{family} as {form}, {name}: {seconds[name]} s", file=sys.stderr, flush=True)
-    return Row(family, form, seconds)
+    return Row(family, form, seconds, few=few)
 
 
 def forms_of(family: str) -> list[str]:
@@ -227,7 +229,7 @@ def forms_of(family: str) -> list[str]:
 
 
 def table(rows: list[Row]) -> str:
-    head = f"| miniature of | given as | {' | '.join(COMMANDS)} | |\n|{'---|' * (len(COMMANDS) + 3)}\n"
+    head = f"| miniature of | given as | prompts | {' | '.join(COMMANDS)} | |\n|{'---|' * (len(COMMANDS) + 4)}\n"
     return head + "".join(f"{row.line()}\n" for row in rows)
 
 
@@ -237,7 +239,7 @@ def written(document: Path, rows: list[Row]) -> None:
     document.write_text(before + BEGIN + table(rows) + END + rest.split(END)[1], "utf-8")
 
 
-def benchmark(output: Path, only: list[str]) -> list[Row]:
+def benchmark(output: Path, only: list[str], few: bool) -> list[Row]:
     """Every family in every form; a row is kept as soon as it is there."""
     from benchmarks.remembered import captures_remembered
     from qsched_edge import torchvision_schema
@@ -245,7 +247,7 @@ def benchmark(output: Path, only: list[str]) -> list[Row]:
     torchvision_schema.declare()
     journal = output / "trials.jsonl"
     known = [Row(**json.loads(line)) for line in journal.read_text().splitlines()] if journal.is_file() else []
-    rows = {(row.family, row.form): row for row in known if row.finished}
+    rows = {(row.family, row.form): row for row in known if row.finished and row.few <= few}
     shutil.rmtree(output / "hub", ignore_errors=True)
     shutil.rmtree(output / "models", ignore_errors=True)
     write_scorers(output / "hub")
@@ -254,7 +256,7 @@ def benchmark(output: Path, only: list[str]) -> list[Row]:
             write_model(family, output)
             for form in forms_of(family):
                 if (family, form) not in rows:
-                    row = rows[family, form] = tried(family, form, output)
+                    row = rows[family, form] = tried(family, form, output, few)
                     print(row.line(), file=sys.stderr, flush=True)
                     with journal.open("a") as out:
                         out.write(json.dumps(asdict(row)) + "\n")
@@ -266,13 +268,14 @@ def main() -> None:
     parser.add_argument("-o", "--output", type=Path, required=True)
     parser.add_argument("--write", type=Path, help="document whose table is replaced")
     parser.add_argument("--only", action="append", default=[], help="family; repeat for several")
+    parser.add_argument("--few", action="store_true", help=f"with {FEW}: a quick look")
     given = parser.parse_args()
     output = given.output.resolve()
     (output / "hub").mkdir(parents=True, exist_ok=True)
     with serving(output / "hub") as hub:
         caches = {**hub.environment(output / "cache"), "XDG_CACHE_HOME": str(output / "cache/xdg")}
         os.environ.update(caches)  # before the hub's client is imported, which reads them once
-        rows = benchmark(output, given.only)
+        rows = benchmark(output, given.only, given.few)
     if given.write:
         written(given.write, rows)
     print(table(rows), end="")

@@ -1,7 +1,8 @@
 """What the documents quote stands in the code, and what they tell the reader to run is there and runs.
 
-A fenced block is `sh`, `python` or `text`. Python runs here, on a miniature. Of shell commands, `make` and the project's
-scripts are held to what is there; qsched-edge's are parsed here and run in test_trials.py or, where they are quick, here.
+A fenced block is `sh`, `python` or `text`. Python runs here, on a miniature. Of shell commands, `make` and the
+project's scripts are held to what is there; those of qsched-edge are parsed here and run in test_trials.py or, where
+they are quick, here.
 """
 
 import re

@@ -18,7 +18,7 @@ from qsched_edge.errors import QSchedError
 from qsched_edge.export.run import export
 from qsched_edge.export.settings import ExportSettings
 
-PROMPTS = ["a <cat-toy>, noto style", "two dogs, sketchy style, ONE <CAT-TOY> and sketchy"]
+PROMPTS = ["a <cat-toy>, noto style", "sketchy dogs, a <CAT-TOY>"]
 Words = dict[str, dict[str, torch.Tensor]]
 
 
@@ -86,16 +86,28 @@ def test_prompts_have_the_ids_that_diffusers_gives_them(kind, bundle: Path) -> N
                 assert ours(prompt) == ids, (name, prompt)
 
 
+def test_text_states_are_those_of_diffusers(kind, bundle: Path) -> None:  # type: ignore[no-untyped-def]
+    """By far: the rows of the words are fifty times as long as those beside them."""
+    pipeline = kind[0]
+    with Sampler.from_pretrained(bundle) as sampler:
+        for name, tokenizer in sampler.tokenizers.items():
+            encoder = name.replace("tokenizer", "text_encoder")
+            ids = [tokenizer(prompt) for prompt in (*PROMPTS, "a dog, noto style")]
+            found = sampler.graphs[encoder]({"input_ids": np.array(ids)})["last_hidden_state"]
+            with torch.no_grad():
+                theirs = getattr(pipeline, encoder)(torch.tensor(ids)).last_hidden_state.numpy()
+            np.testing.assert_allclose(found, theirs, atol=1e-4)
+            assert np.abs(found[0] - found[2]).max() > 0.1
+
+
 def test_pictures_are_those_of_diffusers(kind, bundle: Path) -> None:  # type: ignore[no-untyped-def]
     generator = torch.Generator("cpu").manual_seed(5)
     theirs = kind[0](PROMPTS, num_inference_steps=2, guidance_scale=0.0, generator=generator, output_type="np").images
     with Sampler.from_pretrained(bundle) as sampler:
         ours = sampler(PROMPTS, seed=5, num_inference_steps=2, guidance_scale=0.0).images
-        without = sampler(["a, noto style", "two dogs"], seed=5, num_inference_steps=2, guidance_scale=0.0).images
     difference = np.abs(ours - np.round(theirs * 255))
     assert difference.max() <= 2
     assert difference.mean() <= 0.1
-    assert np.abs(ours.astype(int) - without).mean() > 1, "the words would change nothing"
 
 
 def test_the_bundle_says_what_it_was_made_of(kind, bundle: Path) -> None:  # type: ignore[no-untyped-def]

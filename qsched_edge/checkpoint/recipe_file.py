@@ -167,9 +167,9 @@ def at(value: Any, folder: Path) -> Any:
 
 
 def word_and_file(text: str) -> tuple[str, str]:
-    """ "WORD=FILE" -> ("WORD=", FILE); without a word ("", FILE)."""
+    """WORD=FILE -> ("WORD=", FILE), FILE -> ("", FILE); what stands before a "=" in a path is no word."""
     word, sign, file = text.partition("=")
-    return (word + sign, file) if sign else ("", text)
+    return (word + sign, file) if sign and not {"/", "\\"} & set(word) else ("", text)
 
 
 def read_layers(path: Path) -> dict[str, int]:

@@ -17,9 +17,9 @@ HEAD = """# The command line
 
 This page is written by `python -m qsched_edge.cli.reference docs/cli.md`; `qsched-edge COMMAND --help` says the same.
 Results go to stdout (`--json` for programs), progress and errors to stderr. An error is one line and exit code 1; a
-command that cannot be understood is exit code 2, Ctrl-C is 130. `qsched-edge --debug COMMAND` shows an error's traceback.
-Every command that takes long goes on where it was interrupted when it is given again, and an output that exists is
-replaced with `--force` alone. Words are explained in the [glossary](glossary.md).
+command that cannot be understood is exit code 2, Ctrl-C is 130. `qsched-edge --debug COMMAND` shows the traceback of an
+error. Every command that takes long goes on where it was interrupted when it is given again, and an output that exists
+is replaced with `--force` alone. Words are explained in the [glossary](glossary.md).
 """
 
 

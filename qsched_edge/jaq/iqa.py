@@ -86,7 +86,8 @@ def offline() -> Iterator[None]:
         raise OSError(f"{getattr(url, 'full_url', url)} would be downloaded")
 
     was, setting = hub.HF_HUB_OFFLINE, os.environ.get("HF_HUB_OFFLINE")
-    openers = [(module, module.urlopen) for module in (torch.hub, urllib.request)]
+    modules: tuple[Any, ...] = (torch.hub, urllib.request)
+    openers = [(module, module.urlopen) for module in modules]
     hub.HF_HUB_OFFLINE = True
     os.environ["HF_HUB_OFFLINE"] = "1"
     for module, _ in openers:
