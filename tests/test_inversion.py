@@ -9,12 +9,14 @@ import families
 import numpy as np
 import pytest
 import torch
-from conftest import cli
 from qsched_runtime import Sampler
 from safetensors.torch import save_file
+from typer.testing import CliRunner
 
-from qsched_edge.checkpoint.recipes import Overrides, resolve
+from qsched_edge.checkpoint.recipes import ModelSpec, Overrides, resolve
+from qsched_edge.cli.app import app
 from qsched_edge.errors import QSchedError
+from qsched_edge.export.job import job_of
 from qsched_edge.export.run import export
 from qsched_edge.export.settings import ExportSettings
 
@@ -41,12 +43,16 @@ KINDS = {
 }
 
 
-@pytest.fixture(scope="module", params=KINDS)
+@pytest.fixture(scope="module", params=["sd", pytest.param("sdxl", marks=pytest.mark.slow)])
 def kind(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory):  # type: ignore[no-untyped-def]
+    return taught(request.param, tmp_path_factory.mktemp(request.param))
+
+
+def taught(name: str, place: Path):  # type: ignore[no-untyped-def]
     """(diffusers' pipeline with the words, the folder without them, the files)."""
-    build, words = KINDS[request.param]
+    build, words = KINDS[name]
     torch.manual_seed(0)
-    pipeline, place = build(scheduler()), tmp_path_factory.mktemp(request.param)
+    pipeline = build(scheduler())
     folder = families.save(pipeline, place / "mini")
     files = []
     for stem, tensors in words.items():
@@ -65,6 +71,18 @@ def load_words(pipeline, words: Words) -> None:  # type: ignore[no-untyped-def]
         second = "_2" if key == "clip_g" else ""
         encoder, tokenizer = (getattr(pipeline, f"{name}{second}") for name in ("text_encoder", "tokenizer"))
         pipeline.load_textual_inversion(tensor, token="sketchy", text_encoder=encoder, tokenizer=tokenizer)
+
+
+def test_tables_of_tokens_are_those_of_diffusers(tmp_path: Path) -> None:
+    """For both encoders of SDXL, before anything is traced."""
+    pipeline, folder, files = taught("sdxl", tmp_path)
+    job = job_of(resolve(str(folder), Overrides(textual_inversion=tuple(map(str, files)))), ExportSettings(32), True)
+    for plan in job.layout.components[:2]:
+        theirs = getattr(pipeline, plan.name).get_input_embeddings().weight.detach().numpy()
+        weights, name = job.weights(plan), "embeddings.token_embedding.weight"
+        assert weights.shape(name) == theirs.shape
+        np.testing.assert_array_equal(weights[name], theirs)
+        np.testing.assert_array_equal(weights.rows(name, len(theirs) - 2, len(theirs)), theirs[-2:])
 
 
 @pytest.fixture(scope="module")
@@ -149,18 +167,19 @@ def test_files_that_cannot_be_learned_words_are_refused_in_one_line(plain: Path,
     assert "cannot be read as safetensors" in refusal(plain, str(tmp_path / "not.safetensors"))
 
 
-def test_a_word_that_is_a_token_gets_another_name(plain: Path, tmp_path: Path) -> None:
+def test_a_word_that_is_a_token_gets_another_name(plain: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = tmp_path / "mine.safetensors"
     save_file({"emb_params": rows(2, 32)}, file)
-    vocabulary = families.clip_tokenizer().get_vocab()
-    taken = next(word for word in vocabulary if word.isalpha())
+    taken = next(word for word in families.clip_tokenizer().get_vocab() if word.isalpha())
     assert f"{taken!r} is a token of tokenizer already: give another word" in refusal(plain, f"{taken}={file}")
-    bundle = tmp_path / "bundle"
-    done = cli("export", "-m", plain, "--textual-inversion", f"<mine>={file}", "-o", bundle, "--quiet")
-    assert done.returncode == 0, done.stderr
-    added = json.loads((bundle / "tokenizer/tokenizer.json").read_text())["added_tokens"]
-    assert [token["content"] for token in added][-2:] == ["<mine>", "<mine>_1"]
-    assert json.loads((bundle / "qsched.json").read_text())["recipe"]["textual_inversion"] == [f"<mine>={file}"]
+    specs: list[ModelSpec] = []
+    monkeypatch.setattr("qsched_edge.export.run.export", lambda spec, *rest: specs.append(spec))
+    monkeypatch.chdir(tmp_path)
+    CliRunner().invoke(app, ["export", "-m", str(plain), "--textual-inversion", f"<mine>={file.name}"])
+    (spec,) = specs
+    assert spec.recipe.textual_inversion == (f"<mine>={file}",)
+    tokens = job_of(spec, ExportSettings(4), True).tokenizers["tokenizer"].stock
+    assert [tokens.convert_ids_to_tokens(len(tokens) - i) for i in (2, 1)] == ["<mine>", "<mine>_1"]
 
 
 def test_families_without_textual_inversion_say_so(tmp_path: Path) -> None:
