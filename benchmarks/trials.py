@@ -70,7 +70,7 @@ def builders() -> dict[str, Callable[[], Any]]:
     return {
         "sd-turbo": lambda: families.stable_diffusion(turbo()),
         "lcm": families.latent_consistency,
-        "sdxl-turbo": lambda: families.stable_diffusion_xl(turbo()),
+        "sdxl-turbo": lambda: families.stable_diffusion_xl(turbo(), layers=10),
         "sd3-turbo": families.stable_diffusion_3,
         "flux1-schnell": families.flux,
     }
