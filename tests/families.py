@@ -79,6 +79,15 @@ def stable_diffusion(scheduler):  # type: ignore[no-untyped-def]
     )
 
 
+def latent_consistency():  # type: ignore[no-untyped-def]
+    from diffusers import LatentConsistencyModelPipeline, LCMScheduler
+
+    network = unet(32, time_cond_proj_dim=16)
+    return LatentConsistencyModelPipeline(
+        vae(), clip_text(), clip_tokenizer(), network, LCMScheduler(**BETAS), None, None, requires_safety_checker=False
+    )
+
+
 def stable_diffusion_xl(scheduler):  # type: ignore[no-untyped-def]
     from diffusers import StableDiffusionXLPipeline
 
