@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import ROOT, TOKENIZER
-from hub_server import LocalHub, serving
+from hub_server import LocalHub, ask_here, serving
 
 from qsched_edge.errors import MetricError
 from qsched_edge.jaq.clip import ClipModel
@@ -45,19 +45,12 @@ def tiny_clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def hub(tmp_path: Path, tiny_clip: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[LocalHub]:
     """A hub with the default scorer (the embedded model's in its place) and another CLIP, and an empty cache."""
-    from huggingface_hub import constants
-
     repositories = tmp_path / "hub"
     shutil.copytree(ROOT / "models/emoji-scorer", repositories / DEFAULT_SCORER)
     shutil.copytree(tiny_clip, repositories / PICK)
     (repositories / DEFAULT_SCORER / "open_clip_pytorch_model.bin").write_bytes(b"pickled" * 1000)
     with serving(repositories) as found:
-        template = f"{found.url}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
-        monkeypatch.setattr(constants, "ENDPOINT", found.url)
-        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
-        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
-        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-        monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+        ask_here(found, tmp_path / "cache", monkeypatch)
         yield found
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from conftest import TOKENIZER
+from diffusers.loaders import TextualInversionLoaderMixin
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from qsched_runtime import BundleError
@@ -70,6 +71,8 @@ def pair(request, tmp_path_factory):  # type: ignore[no-untyped-def]
 
 
 def ids_of(theirs: CLIPTokenizer, text: str) -> list[int]:
+    """As diffusers' pipelines tokenize a prompt: a learned word of several vectors first becomes its tokens."""
+    text = TextualInversionLoaderMixin().maybe_convert_prompt(text, theirs)
     return theirs(text, padding="max_length", truncation=True, max_length=theirs.model_max_length).input_ids
 
 

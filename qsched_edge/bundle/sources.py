@@ -10,6 +10,7 @@ from typing import Any
 from qsched_runtime.manifest import sha256
 
 from qsched_edge._shelf import shelf
+from qsched_edge.checkpoint.inversion import inversion_files
 from qsched_edge.checkpoint.lora import lora_components
 from qsched_edge.checkpoint.recipes import ModelSpec, Recipe, typed
 from qsched_edge.errors import BundleError, RecipeError, WeightsError, unknown_name
@@ -19,13 +20,13 @@ SHELF = "shelf"  # stands for the project's own folder of recipes, wherever that
 
 
 def source_hashes(spec: ModelSpec, layout: Layout) -> dict[str, str]:
-    """SHA-256 of every file of weights by "component/file", the LoRA's first.
+    """SHA-256 of every file of weights by "component/file", the LoRA's and the learned words' first.
 
     Raises WeightsError if the LoRA has keys for a component that the pipeline lacks."""
-    lora = lora_hash(spec, layout)
+    words = {f"textual_inversion/{i}/{f.name}": sha256(f) for i, f in enumerate(inversion_files(spec))}
     files = [(c.name, file) for c in layout.components for file in spec.weight_files(c.component, c.source)]
     hashes = {file: sha256(file) for file in dict.fromkeys(file for _, file in files)}  # one file may hold several
-    return lora | {f"{name}/{file.name}": hashes[file] for name, file in files}
+    return lora_hash(spec, layout) | words | {f"{name}/{file.name}": hashes[file] for name, file in files}
 
 
 def lora_hash(spec: ModelSpec, layout: Layout) -> dict[str, str]:

@@ -7,12 +7,12 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from qsched_edge.checkpoint.recipe_file import Recipe, check_widths, typed
+from qsched_edge.checkpoint.recipe_file import Recipe, check_widths, typed, word_and_file
 
 
 @dataclass(frozen=True)
 class Overrides:
-    """Keys of a recipe; None: the recipe's own. `lora` is a path from here, or a hub id."""
+    """Keys of a recipe; None: the recipe's own. `lora` and `textual_inversion` are paths from here, or hub ids."""
 
     steps: tuple[int, ...] | None = None
     guidance: float | None = None
@@ -23,6 +23,7 @@ class Overrides:
     lora_scale: float | None = None
     group_size: int | None = None
     symmetric: bool | None = None
+    textual_inversion: tuple[str, ...] | None = None
     base: str | None = None  # of a single file: the model that has what it lacks
 
     def over(self, recipe: Recipe) -> Recipe:
@@ -31,11 +32,18 @@ class Overrides:
         said = {name: value for name in named if (value := getattr(self, name)) is not None}
         if not said:
             return recipe
-        if self.lora and Path(self.lora).exists():
-            said["lora"] = str(Path(self.lora).resolve())
+        if self.lora:
+            said["lora"] = from_here(self.lora)
+        if self.textual_inversion:
+            said["textual_inversion"] = [w + from_here(file) for w, file in map(word_and_file, self.textual_inversion)]
         found: Recipe = typed(Recipe, {**as_table(recipe), **said}, "options")
         check_widths((), found.group_size, "options")
         return found
+
+
+def from_here(name: str) -> str:
+    """A path that exists, as an absolute one; a hub id as it is."""
+    return str(Path(name).resolve()) if Path(name).exists() else name
 
 
 def as_table(recipe: Recipe) -> dict[str, Any]:

@@ -20,7 +20,10 @@ from qsched_edge.work.staging import not_json
 
 SHIPPED = "shipped:"  # before the name of a prompt set
 BASE, VARIANTS = "base", "variants"  # keys of the file, not of what it says
-PATHS = ("source", "single_file", "parts", "lora", "tiny_decoder", "prompts", "heldout", "scorer", "hps", "evaluator")
+PATHS = (
+    "source", "single_file", "parts", "lora", "textual_inversion", "tiny_decoder", "prompts", "heldout", "scorer",
+    "hps", "evaluator",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -53,6 +56,7 @@ class Recipe:
     eta: Annotated[float, Ge(0)] = 0.0
     lora: str = ""
     lora_scale: float = 1.0
+    textual_inversion: tuple[str, ...] = ()
     tiny_decoder: str = ""
     bits: int = 4
     method: str = "rtn"
@@ -156,8 +160,16 @@ def anchored(table: Mapping[str, Any], folder: Path) -> dict[str, Any]:
 def at(value: Any, folder: Path) -> Any:
     if isinstance(value, Mapping):
         return {name: at(path, folder) for name, path in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [f"{before}{at(file, folder)}" for before, file in map(word_and_file, value)]
     found = folder / str(value)
     return str(found.resolve()) if value and found.exists() else value
+
+
+def word_and_file(text: str) -> tuple[str, str]:
+    """WORD=FILE -> ("WORD=", FILE), FILE -> ("", FILE); what stands before a "=" in a path is no word."""
+    word, sign, file = text.partition("=")
+    return (word + sign, file) if sign and not {"/", "\\"} & set(word) else ("", text)
 
 
 def read_layers(path: Path) -> dict[str, int]:

@@ -50,6 +50,14 @@ Lora = Annotated[
     str | None, option("LoRA to fuse: a safetensors file, here or OWNER/NAME/FILE.", WHAT, show_default=False)
 ]
 LoraScale = Annotated[float | None, option("How much of it.", WHAT, show_default=False)]
+Words = Annotated[
+    list[str],
+    option(
+        "Learned word: a safetensors file, here or OWNER/NAME/FILE, or WORD=FILE to name it. Repeat for several.",
+        WHAT, "--textual-inversion", show_default=False,
+    ),
+]  # fmt: skip
+NO_WORDS: list[str] = []
 GroupSize = Annotated[
     int | None,
     option("Weights that share a scale: 16 to 256; 0: a whole output channel.", PRECISION, show_default=False),
@@ -135,6 +143,7 @@ def export(
     base: Base = None,
     lora: Lora = None,
     lora_scale: LoraScale = None,
+    textual_inversion: Words = NO_WORDS,
     group_size: GroupSize = None,
     symmetric: Symmetric = None,
     encoder: Annotated[
@@ -157,7 +166,10 @@ def export(
     target = target_of(parse_bytes(target_size) if target_size else None, target_ratio)
     layers = read_layers(precision_map) if precision_map else None
     counts = step_counts(steps) if steps else None
-    said = Overrides(counts, guidance_scale, height, width, scheduler, lora, lora_scale, group_size, symmetric, base)
+    said = Overrides(
+        counts, guidance_scale, height, width, scheduler, lora, lora_scale, group_size, symmetric,
+        tuple(textual_inversion) or None, base,
+    )  # fmt: skip
     spec = resolve(model, said)
     if layers:
         spec = replace(spec, recipe=replace(spec.recipe, layers=layers))

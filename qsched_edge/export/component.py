@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from math import prod
 from pathlib import Path
 
+from qsched_edge.checkpoint.inversion import learned
 from qsched_edge.checkpoint.recipes import read_json
 from qsched_edge.checkpoint.weights import check_cover
 from qsched_edge.errors import QuantizeError, RecipeError, unknown_name
@@ -45,10 +46,20 @@ def write_component(job: ExportJob, plan: ComponentPlan, moments_of: MomentsOf, 
             settings.ram,
             moments_of,
         )
-    shutil.copyfile(plan.source / "config.json", folder / "config.json")
+    write_config(job, plan, folder / "config.json")
     kept = {layer.name: layer.precision for layer in layers if prod(layer.shape) >= SMALL_WEIGHT}
     write_json(folder / REPORT, {"precision": precision_of(layers), "outputs": captured.outputs, "layers": kept})
     say_memory(plan.name, folder / GRAPH, settings.ram)
+
+
+def write_config(job: ExportJob, plan: ComponentPlan, file: Path) -> None:
+    """The component's own, with the rows that learned words add to its table of tokens."""
+    added = sum(word.vectors for word in learned(job.spec, plan.component))
+    if not added:
+        shutil.copyfile(plan.source / "config.json", file)
+        return
+    rows = job.spec.config(plan.component)["vocab_size"] + added
+    write_json(file, {**read_json(plan.source / "config.json"), "vocab_size": rows})
 
 
 def write_whole(job: ExportJob, plan: ComponentPlan, observation: Observation, folder: Path) -> None:

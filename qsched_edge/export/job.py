@@ -10,6 +10,7 @@ from qsched_runtime.schedule import ScheduleTable
 
 from qsched_edge.bundle.sources import source_hashes
 from qsched_edge.capture.graph import Captured
+from qsched_edge.checkpoint.inversion import LearnedRows, learned
 from qsched_edge.checkpoint.lora import FusedWeights, lora_components
 from qsched_edge.checkpoint.recipes import ModelSpec
 from qsched_edge.checkpoint.schedule import schedules_of
@@ -53,12 +54,21 @@ class ExportJob:
         return self.settings.scheme(self.spec.recipe, component, weight, kind, bits)
 
     def weights(self, plan: ComponentPlan) -> Weights:
-        """The component's tensors, with the recipe's LoRA fused in where it has one for them."""
-        base = self.spec.weights(plan.component, plan.source, plan.prefixes, plan.aliases)
+        """The component's tensors, with the rows of learned words and the recipe's LoRA where it has them."""
+        base = self.with_words(plan, self.spec.weights(plan.component, plan.source, plan.prefixes, plan.aliases))
         lora = self.spec.lora_file()
         if lora is None or plan.component not in lora_components(lora):
             return base
         return FusedWeights(base, lora, plan.component, self.spec.recipe.lora_scale)
+
+    def with_words(self, plan: ComponentPlan, base: Weights) -> Weights:
+        """`base` with a row for each token of a textual inversion."""
+        words = learned(self.spec, plan.component)
+        if not words:
+            return base
+        tokens = self.tokenizers[plan.inputs["input_ids"]["tokenizer"]].stock
+        rows = {tokens.convert_tokens_to_ids(t): row for w in words for t, row in zip(w.tokens, w.rows(), strict=True)}
+        return LearnedRows(base, rows)
 
     def captured(self, plan: ComponentPlan) -> Captured:
         """The component's weightless graph, traced once. Who writes it uses it up; the one that ships is the original,

@@ -1,17 +1,18 @@
 """Quality metrics of pyiqa (no reference). Range and direction are each metric's own; lower-is-better ones are negated.
 
-Weights of `niqe`, `brisque`, `musiq`, `nima`, `topiq_nr`, `clipiqa`, `clipiqa+`, `laion_aes` and others are fetched
-once by pyiqa itself, which is said beforehand; offline they must lie in its caches already, or come there from
-`python -c "import pyiqa; pyiqa.create_metric(NAME)"`.
+`piqe` and `entropy` need no weights. Those of `niqe`, `brisque`, `musiq`, `nima`, `topiq_nr`, `clipiqa`, `clipiqa+`,
+`laion_aes` and others are fetched once by pyiqa itself, which is said beforehand; offline they must lie in its caches
+already, or come there from `python -c "import pyiqa; pyiqa.create_metric(NAME)"`.
 """
 
 from __future__ import annotations
 
+import io
 import math
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -47,7 +48,7 @@ def create(name: str, device: str, is_offline: bool = True, paired: bool = False
         raise MetricError(f"pyiqa has no metric {name!r} {wants} a reference picture: see pyiqa.list_models('{kind}')")
     making = partial(pyiqa.create_metric, name, device=device, as_loss=True, loss_reduction="none")
     try:
-        with offline():
+        with offline(), redirect_stdout(io.StringIO()):  # pyiqa prints where results go what it loads, and from where
             return making()
     except Exception as error:  # pyiqa, torch and the hub's client each raise their own for a missing file
         if is_offline:
@@ -57,7 +58,8 @@ def create(name: str, device: str, is_offline: bool = True, paired: bool = False
         f"pyiqa fetches the weights of {name}, kept in {pyiqa.utils.download_util.DEFAULT_CACHE_DIR}", file=sys.stderr
     )
     try:
-        return making()
+        with redirect_stdout(sys.stderr):
+            return making()
     except Exception as error:  # as above
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise MetricError(f"pyiqa's {name} cannot be set up ({reason}): choose another metric") from error
@@ -74,20 +76,28 @@ def library() -> Any:
 
 @contextmanager
 def offline() -> Iterator[None]:
-    """The hub's client and torch.hub refuse to download meanwhile."""
+    """The hub's client, torch.hub and urllib refuse to download meanwhile, under whatever name they were imported."""
+    import urllib.request
+
     import huggingface_hub.constants as hub
     import torch.hub
 
-    def refuse(url: str, *rest: Any, **options: Any) -> None:
-        raise OSError(f"{url} would be downloaded")
+    def refuse(url: Any, *rest: Any, **options: Any) -> None:
+        raise OSError(f"{getattr(url, 'full_url', url)} would be downloaded")
 
-    was, load, setting = hub.HF_HUB_OFFLINE, torch.hub.download_url_to_file, os.environ.get("HF_HUB_OFFLINE")
-    hub.HF_HUB_OFFLINE, torch.hub.download_url_to_file = True, refuse
+    was, setting = hub.HF_HUB_OFFLINE, os.environ.get("HF_HUB_OFFLINE")
+    modules: tuple[Any, ...] = (torch.hub, urllib.request)
+    openers = [(module, module.urlopen) for module in modules]
+    hub.HF_HUB_OFFLINE = True
     os.environ["HF_HUB_OFFLINE"] = "1"
+    for module, _ in openers:
+        module.urlopen = refuse
     try:
         yield
     finally:
-        hub.HF_HUB_OFFLINE, torch.hub.download_url_to_file = was, load
+        hub.HF_HUB_OFFLINE = was
+        for module, urlopen in openers:
+            module.urlopen = urlopen
         os.environ.pop("HF_HUB_OFFLINE")
         if setting is not None:
             os.environ["HF_HUB_OFFLINE"] = setting

@@ -11,6 +11,7 @@ import numpy as np
 from qsched_edge.errors import MetricError
 from qsched_edge.jaq.iqa import create, library
 from qsched_edge.jaq.judges import Distance, Drawn, Look, Reading
+from qsched_edge.jaq.paired import in_8_bits
 from qsched_edge.jaq.settings import JudgeSource
 
 
@@ -30,10 +31,18 @@ class LibraryMetric:
             return Look({})
         import torch
 
-        pair = (drawn, drawn.beside) if self.paired and drawn.beside else (drawn,)
-        with torch.no_grad():
-            found = self.metric(*(torch.from_numpy(d.images).to(self.device) for d in pair))
-        values = found.double().reshape(len(drawn.images)).cpu().numpy()
+        images = [drawn.images]
+        if self.paired and drawn.beside:
+            images = [in_8_bits(drawn.images), in_8_bits(drawn.beside.images)]
+        try:
+            with torch.no_grad():
+                found = self.metric(*(torch.from_numpy(i).to(self.device) for i in images))
+        except (RuntimeError, ValueError, IndexError, AssertionError) as error:  # pictures too small for its network
+            reason, size = (str(error).strip() or type(error).__name__).splitlines()[0], drawn.images.shape[2:]
+            raise MetricError(
+                f"{self.name} cannot look at {size[0]} x {size[1]} pixels ({reason}): leave it out"
+            ) from error
+        values = found.detach().double().reshape(len(drawn.images)).cpu().numpy()
         if not np.isfinite(values).all():
             raise MetricError(f"{self.name} is not finite: leave it out")
         return Look({self.name: values})

@@ -10,6 +10,7 @@ from typing import Any
 from qsched_runtime.manifest import LatentSpec
 
 from qsched_edge.capture import autoencoder, clip_text, t5
+from qsched_edge.checkpoint.inversion import learned
 from qsched_edge.checkpoint.recipes import ModelSpec
 from qsched_edge.choices import Choices
 from qsched_edge.errors import RecipeError
@@ -25,7 +26,7 @@ def check_classes(spec: ModelSpec, expected: Mapping[str, tuple[str, ...]]) -> N
 
 
 def clip_plan(spec: ModelSpec, name: str, tokenizer: str, hidden_states: bool = False) -> ComponentPlan:
-    config = spec.config(name)
+    config = read_as(spec, name)
     length = config["max_position_embeddings"]
     return ComponentPlan(
         name,
@@ -35,6 +36,12 @@ def clip_plan(spec: ModelSpec, name: str, tokenizer: str, hidden_states: bool = 
         {"input_ids": {"tokenizer": tokenizer}},
         prefixes=("text_model.", "clip."),
     )
+
+
+def read_as(spec: ModelSpec, encoder: str) -> dict[str, Any]:
+    """A CLIP text encoder's configuration, with room for the words that the recipe adds."""
+    config = spec.config(encoder)
+    return {**config, "vocab_size": config["vocab_size"] + sum(word.vectors for word in learned(spec, encoder))}
 
 
 def t5_plan(spec: ModelSpec, name: str, tokenizer: str, length: int) -> ComponentPlan:

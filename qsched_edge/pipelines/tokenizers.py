@@ -10,6 +10,7 @@ from typing import Any
 from qsched_runtime.manifest import TokenizerSpec
 
 from qsched_edge import torchvision_schema
+from qsched_edge.checkpoint.inversion import Learned, learned
 from qsched_edge.checkpoint.recipes import ModelSpec, read_json
 from qsched_edge.errors import RecipeError
 from qsched_edge.pipelines import Layout
@@ -68,8 +69,19 @@ def load_tokenizers(spec: ModelSpec, layout: Layout) -> dict[str, Tokenizer]:
         if source:
             tokenizer = load_tokenizer(spec, source["tokenizer"], layout.sequence_length)
             check_fit(tokenizer, spec.config(plan.component), spec.part(tokenizer.name))
+            add_words(tokenizer, learned(spec, plan.component) if tokenizer.kind == "clip" else ())
             found[tokenizer.name] = tokenizer
     return found
+
+
+def add_words(tokenizer: Tokenizer, words: Iterable[Learned]) -> None:
+    """Give each word its tokens, as diffusers does; RecipeError for one that is a token already."""
+    for word in words:
+        known = [token for token in (*word.tokens, f"{word.word}_1") if token in tokenizer.stock.get_vocab()]
+        if known:
+            line = f"{word.file.name}: {known[0]!r} is a token of {tokenizer.name} already"
+            raise RecipeError(f"{line}: give another word, --textual-inversion WORD={word.file.name}")
+        tokenizer.stock.add_tokens(word.tokens)
 
 
 def check_fit(tokenizer: Tokenizer, encoder: Mapping[str, Any], folder: Path) -> None:

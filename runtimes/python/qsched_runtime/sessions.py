@@ -11,6 +11,8 @@ import onnxruntime as ort
 
 from qsched_runtime.devices import DEVICES
 from qsched_runtime.errors import BundleError, ProviderError, QSchedError
+from qsched_runtime.inspection import LARGEST_GRAPH
+from qsched_runtime.unpacking import FAST_FROM, unpacked_fast
 
 Feeds = dict[str, np.ndarray]
 DTYPES = {"float": np.float32, "float16": np.float16, "int64": np.int64, "int32": np.int32}
@@ -46,12 +48,32 @@ def session_options(memory: str, threads: int | None) -> ort.SessionOptions:
     """`memory` "low" keeps 4-bit convolutions packed and gives back what each operator took, "fast" unpacks at load."""
     options = ort.SessionOptions()
     options.log_severity_level = 4  # what fails is an exception; a stranger's text stays off the terminal
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # the sessions take turns: waiting threads
+    options.add_session_config_entry("session.inter_op.allow_spinning", "0")  # that spin slow those at work
     options.enable_cpu_mem_arena = options.enable_mem_pattern = memory == "fast"
     if memory == "fast":
         options.add_session_config_entry("session.disable_quant_qdq", "1")
     if threads is not None:
         options.intra_op_num_threads = threads
     return options
+
+
+def version_of(library: str) -> tuple[int, ...]:
+    """Major and minor number of a version such as 1.31.1."""
+    return tuple(int(part) for part in library.split(".")[:2])
+
+
+def source_of(path: Path, providers: Sequence[str], memory: str, options: ort.SessionOptions) -> Path | bytes:
+    """What onnxruntime is given: the file, or its bytes with operators that are faster on the processor."""
+    plain = memory == "fast" or list(providers) != ["CPUExecutionProvider"] or version_of(ort.__version__) < FAST_FROM
+    if plain or path.stat().st_size > LARGEST_GRAPH:
+        return path
+    data = path.read_bytes()
+    faster = unpacked_fast(data)
+    if faster is data:
+        return path
+    options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(path.parent))
+    return faster
 
 
 class Graph:
@@ -62,7 +84,9 @@ class Graph:
             raise ProviderError(f"memory mode {memory!r} is unknown: use 'low' or 'fast'")
         check_providers(providers)
         with as_bundle_error(f"onnxruntime cannot load {path}"):
-            self.session = ort.InferenceSession(path, session_options(memory, threads), providers=list(providers))
+            options = session_options(memory, threads)
+            source = source_of(path, providers, memory, options)
+            self.session = ort.InferenceSession(source, options, providers=list(providers))
         for provider in set(providers) - set(self.session.get_providers()):
             raise ProviderError(f"{provider} could not start: onnxruntime's log says which library it lacks")
         with as_bundle_error(f"{path} has an input of a type that this runtime does not feed"):

@@ -6,7 +6,7 @@ import re
 import unicodedata
 from collections.abc import Callable, Iterator
 from functools import lru_cache
-from itertools import chain, groupby, pairwise
+from itertools import chain, count, groupby, pairwise, takewhile
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -45,7 +45,8 @@ class ClipTokenizer:
     """`[BOS] + ids[: length - 2] + [EOS]`, padded to `length`, as transformers' CLIPTokenizer gives them.
 
     `vocabulary` maps tokens to ids; `merges` lists the pairs in the order they are applied; `added` tokens stand for
-    themselves in a prompt, as written or, where tokenizer.json calls them `normalized`, in normalised text.
+    themselves in a prompt, as written or, where tokenizer.json calls them `normalized`, in normalised text. A learned
+    word of several vectors is several tokens, WORD, WORD_1, WORD_2 ...: WORD alone in a prompt stands for all of them.
     """
 
     def __init__(
@@ -56,6 +57,7 @@ class ClipTokenizer:
         self.written = {t["content"]: t["id"] for t in added if not t["normalized"]}
         self.normal = {normalise(t["content"]): t["id"] for t in added if t["normalized"]}
         self.split_written, self.split_normal = pattern_of(self.written).split, pattern_of(self.normal).split
+        self.several = several_tokens(self.written | {t["content"]: t["id"] for t in added if t["normalized"]})
         self._bpe = lru_cache(maxsize=65536)(self._merge)
 
     def __call__(self, prompt: str) -> list[int]:
@@ -67,6 +69,13 @@ class ClipTokenizer:
         return max(0, len(self._all_ids(prompt)) - (self.spec.length - 2))
 
     def _all_ids(self, prompt: str) -> list[int]:
+        ids = self._plain_ids(prompt)
+        found = [(word, all_of_it) for word, (i, all_of_it) in self.several.items() if i in ids]
+        for word, all_of_it in found:
+            prompt = prompt.replace(word, all_of_it)
+        return self._plain_ids(prompt) if found else ids
+
+    def _plain_ids(self, prompt: str) -> list[int]:
         return [i for part in self.split_written(prompt) for i in self._ids(part)]
 
     def _ids(self, part: str) -> list[int]:
@@ -93,6 +102,16 @@ class ClipTokenizer:
                 i += 2 if joined else 1
             parts = merged
         return [self.vocabulary.get(part, self.spec.eos_id) for part in parts]
+
+
+def several_tokens(added: dict[str, int]) -> dict[str, tuple[int, str]]:
+    """Each added word that has more tokens, WORD_1, WORD_2 ...: its id and "WORD WORD_1 WORD_2"."""
+    found = {}
+    for word, i in added.items():
+        others = list(takewhile(added.__contains__, (f"{word}_{n}" for n in count(1))))
+        if others:
+            found[word] = i, " ".join([word, *others])
+    return found
 
 
 def normalise(text: str) -> str:

@@ -89,3 +89,25 @@ def once(found: Iterator[Field], single: frozenset[int]) -> Iterator[Field]:
                 raise WireError(f"field {field.number} stands twice")
             seen.add(field.number)
         yield field
+
+
+def number_bytes(value: int) -> bytes:
+    """A varint; `value` is not negative."""
+    found = bytearray()
+    while value > 127:
+        found.append(value & 127 | 128)
+        value >>= 7
+    return bytes((*found, value))
+
+
+def field_bytes(number: int, value: int | str | bytes) -> bytes:
+    """One field of a message: a whole number, a text, or bytes."""
+    if isinstance(value, int):
+        return number_bytes(number << 3) + number_bytes(value)
+    content = value.encode() if isinstance(value, str) else value
+    return number_bytes(number << 3 | 2) + number_bytes(len(content)) + content
+
+
+def same_bytes(data: bytes, field: Field) -> bytes:
+    """The same field again."""
+    return field_bytes(field.number, field.value if field.value != -1 else data[field.start : field.end])
