@@ -2,6 +2,7 @@
 
 Token ids are those of transformers, noise and steps those of numpy.
 Run as `PYTHONPATH=runtimes/python:tests:. python tests/make_vectors.py`.
+"""
 
 from __future__ import annotations
 

@@ -18,7 +18,8 @@ function byteAlphabet() {
 /** `[BOS] + ids[: length - 2] + [EOS]`, padded to `length`, as transformers' CLIPTokenizer gives them. */
 export class ClipTokenizer {
   /** `vocabulary`: Map of token -> id; `merges`: pairs in the order they are applied; `added` tokens stand for
-   * themselves in a prompt, as written or, where tokenizer.json calls them `normalized`, in normalised text. */
+   * themselves in a prompt, as written or, where tokenizer.json calls them `normalized`, in normalised text.
+   * A learned word of several vectors is several tokens, WORD, WORD_1, WORD_2 ...: WORD alone stands for all. */
   constructor(vocabulary, merges, added, spec) {
     this.vocabulary = vocabulary;
     this.spec = spec;
@@ -27,6 +28,8 @@ export class ClipTokenizer {
     this.normal = new Map(added.filter((t) => t.normalized).map((t) => [normalise(t.content), t.id]));
     this.writtenPattern = partPattern(this.written.keys());
     this.normalPattern = partPattern(this.normal.keys());
+    const inOrder = [...added].sort((a, b) => Number(a.normalized) - Number(b.normalized));
+    this.several = severalTokens(new Map(inOrder.map((t) => [t.content, t.id])));
     this.cache = new Map();
   }
 
@@ -42,6 +45,13 @@ export class ClipTokenizer {
   }
 
   allIds(prompt) {
+    const ids = this.plainIds(prompt);
+    const found = this.several.filter(({ id }) => ids.includes(id));
+    const written = found.reduce((text, { word, all }) => text.replaceAll(word, () => all), prompt);
+    return found.length ? this.plainIds(written) : ids;
+  }
+
+  plainIds(prompt) {
     return prompt.split(this.writtenPattern).flatMap((part) => this.partIds(part));
   }
 
@@ -79,6 +89,17 @@ export class ClipTokenizer {
   ranksOf(parts) {
     return parts.slice(1).map((right, i) => this.ranks.get(pairKey(parts[i], right)) ?? Infinity);
   }
+}
+
+/** Each added word that has more tokens, WORD_1, WORD_2 ...: {word, id, all: "WORD WORD_1 WORD_2"}. */
+function severalTokens(added) {
+  const found = [];
+  for (const [word, id] of added) {
+    const words = [word];
+    while (added.has(`${word}_${words.length}`)) words.push(`${word}_${words.length}`);
+    if (words.length > 1) found.push({ word, id, all: words.join(" ") });
+  }
+  return found;
 }
 
 function joined(parts, ranks, best) {
