@@ -2,11 +2,8 @@
 
 export { BundleError, ProviderError, QSchedError, RequestError } from "./errors.js";
 export { pngBytes } from "./image.js";
-export { inspectGraph } from "./inspection.js";
-export { parseJson } from "./json.js";
 export { readManifest } from "./manifest.js";
 export { TorchNoise } from "./noise.js";
-export { checkDistinct, checkPath } from "./paths.js";
 export { Schedule } from "./schedule.js";
 export { guidanceEmbedding } from "./sources.js";
 export { readTokenizer } from "./tokenize.js";
