@@ -105,6 +105,25 @@ def test_node_draws_what_python_draws(device: str, cases: list[Case]) -> None:
     check_drawn(drawn, cases, f"node {device}")
 
 
+@pytest.mark.parametrize(("device", "threads"), [("wasm", 1), ("wasm", 2), ("auto", 1)])
+def test_pages_draw_what_python_draws(device: str, threads: int, cases: list[Case]) -> None:
+    """ "auto" is WebGPU on a software adapter where Chromium starts one; else a notice says that WASM is used."""
+    chromium = shutil.which("chromium")
+    assert chromium, "apt-get install chromium"
+    job = {"device": device, "threads": threads, "chromium": chromium, "bundles": [c.job for c in cases]}
+    drawn = node("chromium.mjs", job, timeout=600)
+    check_drawn(drawn, cases, f"page {device} {threads}")
+    assert drawn["isolated"]
+    for expected in cases:
+        seen = drawn[expected.name]
+        assert seen["ready"] == "ready"
+        assert seen["steps"] > 0
+        assert seen["downloaded"]["loaded"] == seen["downloaded"]["total"]
+        assert seen["device"] == "webgpu" or device == "wasm" or any("webgpu" in n.lower() for n in drawn["notices"]), (
+            "a fallback without a word"
+        )
+
+
 def listing(folder: Path, files: dict[str, bytes]) -> bytes:
     """qsched.json with the sizes and hashes of files that its author has changed."""
     raw = test_hostile.read(folder)
