@@ -11,6 +11,7 @@ import json
 import os
 import shutil
 import subprocess
+import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -188,3 +189,35 @@ def test_hostile_bundles_are_refused(bundles: dict[int, Path], tmp_path: Path) -
     for seen in found.values():
         assert 10 < len(seen["message"]) <= 300
         assert seen["message"].isprintable()
+
+
+def packed(folder: Path, out: Path, compression: int = zipfile.ZIP_STORED, stray: str = "") -> Path:
+    """The bundle as one zip file."""
+    with zipfile.ZipFile(out, "w", compression) as archive:
+        for path in sorted(p for p in folder.rglob("*") if p.is_file()):
+            archive.write(path, path.relative_to(folder))
+        if stray:
+            archive.writestr(stray, "x")
+    return out
+
+
+def test_every_way_to_load_gives_the_same_picture(bundles: dict[int, Path], tmp_path: Path) -> None:
+    good = packed(bundles[4], tmp_path / "good.zip")
+    (tmp_path / "cut.zip").write_bytes(good.read_bytes()[:-30])
+    (tmp_path / "text.zip").write_bytes(b"x" * 1000)
+    bad = [
+        packed(bundles[4], tmp_path / "compressed.zip", zipfile.ZIP_DEFLATED),
+        packed(bundles[4], tmp_path / "parent.zip", stray="../x"),
+        packed(bundles[4], tmp_path / "stray.zip", stray="stray"),
+        tmp_path / "cut.zip",
+        tmp_path / "text.zip",
+    ]
+    job = {"folder": str(bundles[4]), "zip": str(good), "packed": [{"name": p.name, "path": str(p)} for p in bad]}
+    found = node("ways.mjs", job)
+    assert len(found["folder"]) == 64, found["folder"]
+    ways = ("packed", "blob", "files", "folder by URL", "packed by URL", "packed by URL, in ranges")
+    assert {found[way] for way in ways} == {found["folder"]}
+    assert {found[path.name] for path in bad} == {"BundleError"}
+    assert found["nothing"] == "BundleError"
+    assert found["an unknown option"] == "RequestError"
+    assert found["aborted while loading"] == found["aborted while drawing"] == "AbortError"

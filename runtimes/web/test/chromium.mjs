@@ -36,7 +36,7 @@ const server = createServer(async (request, response) => {
 await new Promise((resolve) => server.listen(0, "127.0.0.1", resolve));
 
 /** Runs in the page. */
-async function drawAll({ bundles, device, threads }) {
+async function drawAll({ bundles, device, threads, trust }) {
   const { Sampler } = await import("/web/src/browser.js");
   const { TorchNoise, readTokenizer } = await import("/web/src/core.js");
   const hex = (bytes) => Array.from(new Uint8Array(bytes), (b) => b.toString(16).padStart(2, "0")).join("");
@@ -47,6 +47,7 @@ async function drawAll({ bundles, device, threads }) {
     const sampler = await Sampler.load(`/${name}/`, {
       device,
       threads,
+      trust,
       ort: "/web/node_modules/onnxruntime-web/dist/",
       onProgress: (told) => progress.push(told),
       onNotice: (sentence) => results.notices.push(sentence),

@@ -11,7 +11,7 @@ const job = JSON.parse(await text(process.stdin));
 const results = {};
 for (const { name, path, prompt, options } of job.bundles) {
   const started = performance.now();
-  const sampler = await Sampler.load(path, { device: job.device, threads: job.threads });
+  const sampler = await Sampler.load(path, { device: job.device, threads: job.threads, trust: job.trust });
   const output = await sampler.draw(prompt, options);
   const values = new TorchNoise(options.seed).randn(4096);
   results[name] = {

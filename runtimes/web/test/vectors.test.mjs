@@ -7,6 +7,8 @@ import { test } from "node:test";
 import { gunzipSync } from "node:zlib";
 
 import { guidanceEmbedding, readTokenizer, Schedule, TorchNoise } from "../src/core.js";
+import { SCHEMA } from "../src/data.js";
+import { KEYWORDS } from "../src/schema.js";
 import { scaled } from "../src/schedule.js";
 
 const ROOT = new URL("../../../", import.meta.url);
@@ -59,4 +61,21 @@ test("the guidance embedding, within 1e-3", () => {
     const error = Math.max(...values.map((value, i) => Math.abs(value - found[i])));
     assert.ok(error < 1e-3, `${scale} at ${width}: ${error}`);
   }
+});
+
+/** Keywords of a schema and of those within it. */
+function* keywords(schema) {
+  const maps = ["properties", "$defs"];
+  const lists = ["anyOf"];
+  const single = ["items", "additionalProperties", "propertyNames"];
+  for (const [key, value] of Object.entries(schema)) {
+    yield key;
+    const inner = maps.includes(key) ? Object.values(value) : lists.includes(key) ? value : single.includes(key) ? [value] : [];
+    for (const one of inner) if (typeof one === "object") yield* keywords(one);
+  }
+}
+
+test("every keyword of the schema is one that is checked", () => {
+  const notes = ["$schema", "title", "description", "$defs"];
+  for (const keyword of keywords(SCHEMA)) assert.ok(KEYWORDS.has(keyword) || notes.includes(keyword), keyword);
 });
