@@ -61,7 +61,7 @@ async function drawAll({ bundles, device, threads, trust }) {
     results[name] = {
       noise: hex(await crypto.subtle.digest("SHA-256", new TorchNoise(options.seed).randn(4096))),
       ids,
-      pictures: output.images.map((image) => btoa(String.fromCharCode(...image.data))),
+      pictures: output.images.map((image) => btoa(Array.from(image.data, (byte) => String.fromCharCode(byte)).join(""))),
       sides: output.images.map(({ width, height }) => [width, height]),
       seconds: (performance.now() - started) / 1000,
       device: sampler.device,
