@@ -70,7 +70,7 @@ def builders() -> dict[str, Callable[[], Any]]:
     return {
         "sd-turbo": lambda: families.stable_diffusion(turbo()),
         "lcm": families.latent_consistency,
-        "sdxl-turbo": lambda: families.stable_diffusion_xl(turbo()),
+        "sdxl-turbo": lambda: families.stable_diffusion_xl(turbo(), layers=10),
         "sd3-turbo": families.stable_diffusion_3,
         "flux1-schnell": families.flux,
     }
@@ -246,21 +246,31 @@ def benchmark(output: Path, only: list[str], few: bool) -> list[Row]:
 
     torchvision_schema.declare()
     journal = output / "trials.jsonl"
-    known = [Row(**json.loads(line)) for line in journal.read_text().splitlines()] if journal.is_file() else []
-    rows = {(row.family, row.form): row for row in known if row.finished and row.few <= few}
-    shutil.rmtree(output / "hub", ignore_errors=True)
-    shutil.rmtree(output / "models", ignore_errors=True)
-    write_scorers(output / "hub")
+    rows = known_rows(journal, few)
+    wanted = {
+        family: [form for form in forms_of(family) if (family, form) not in rows] for family in only or builders()
+    }
+    if any(wanted.values()):
+        shutil.rmtree(output / "hub", ignore_errors=True)
+        shutil.rmtree(output / "models", ignore_errors=True)
+        write_scorers(output / "hub")
     with small_flux(), captures_remembered():
-        for family in only or builders():
-            write_model(family, output)
-            for form in forms_of(family):
-                if (family, form) not in rows:
-                    row = rows[family, form] = tried(family, form, output, few)
-                    print(row.line(), file=sys.stderr, flush=True)
-                    with journal.open("a") as out:
-                        out.write(json.dumps(asdict(row)) + "\n")
-    return list(rows.values())
+        for family, forms in wanted.items():
+            if forms:
+                write_model(family, output)
+            for form in forms:
+                row = rows[family, form] = tried(family, form, output, few)
+                print(row.line(), file=sys.stderr, flush=True)
+                with journal.open("a") as out:
+                    out.write(json.dumps(asdict(row)) + "\n")
+    return sorted(rows.values(), key=lambda row: (list(builders()).index(row.family), FORMS.index(row.form)))
+
+
+def known_rows(journal: Path, few: bool) -> dict[tuple[str, str], Row]:
+    """The trials that finished, by family and form; one with few prompts counts where few are asked for."""
+    lines = journal.read_text("utf-8").splitlines() if journal.is_file() else []
+    found = sorted((Row(**json.loads(line)) for line in lines), key=lambda row: not row.few)
+    return {(row.family, row.form): row for row in found if row.finished and row.few <= few}
 
 
 def main() -> None:

@@ -15,7 +15,7 @@ def clip_tokenizer():  # type: ignore[no-untyped-def]
     return CLIPTokenizer.from_pretrained(TOKENIZER)
 
 
-def clip_text(projection: int = 0, width: int = 32):  # type: ignore[no-untyped-def]
+def clip_text(projection: int = 0, width: int = 32, layers: int = 3):  # type: ignore[no-untyped-def]
     from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
     tokenizer = clip_tokenizer()
@@ -24,7 +24,7 @@ def clip_text(projection: int = 0, width: int = 32):  # type: ignore[no-untyped-
         hidden_size=width,
         intermediate_size=64,
         projection_dim=projection or width,
-        num_hidden_layers=3,
+        num_hidden_layers=layers,
         num_attention_heads=2,
         max_position_embeddings=tokenizer.model_max_length,
         bos_token_id=tokenizer.bos_token_id,
@@ -88,7 +88,8 @@ def latent_consistency():  # type: ignore[no-untyped-def]
     )
 
 
-def stable_diffusion_xl(scheduler):  # type: ignore[no-untyped-def]
+def stable_diffusion_xl(scheduler, layers: int = 3):  # type: ignore[no-untyped-def]
+    """`layers` of the second text encoder: diffusers tells a single file of SDXL by the tenth."""
     from diffusers import StableDiffusionXLPipeline
 
     pooled, ids = 24, 8
@@ -101,7 +102,14 @@ def stable_diffusion_xl(scheduler):  # type: ignore[no-untyped-def]
     )
     tokenizer = clip_tokenizer()
     return StableDiffusionXLPipeline(
-        vae(), clip_text(), clip_text(pooled, 48), tokenizer, tokenizer, network, scheduler, add_watermarker=False
+        vae(),
+        clip_text(),
+        clip_text(pooled, 48, layers),
+        tokenizer,
+        tokenizer,
+        network,
+        scheduler,
+        add_watermarker=False,
     )
 
 

@@ -100,10 +100,12 @@ def test_lpips_is_what_its_paper_says(
     judge = lpips(JudgeSource(offline=True))
     other = np.clip(PIXELS * 0.8 + 0.1, 0, 1).astype(np.float32)
     drawn = Drawn(PIXELS, ("x",) * 2, beside=Drawn(other, ("x",) * 2))
-    expected = as_published(random_weights, torch.from_numpy(PIXELS), torch.from_numpy(other))
+    seen, beside = (torch.from_numpy(np.round(pixels * 255) / 255) for pixels in (PIXELS, other))
+    expected = as_published(random_weights, seen, beside)
     np.testing.assert_allclose(judge.look(drawn).values["pyiqa:lpips"], expected, rtol=1e-4)
     assert not judge.readings["pyiqa:lpips"].more_is_better
-    assert judge.look(replace(drawn, beside=drawn)).values["pyiqa:lpips"] == pytest.approx(0, abs=1e-6)
+    kept = replace(drawn, images=seen.numpy())  # as a report keeps full precision's pictures, in 8 bits
+    assert judge.look(replace(drawn, beside=kept)).values["pyiqa:lpips"] == pytest.approx(0, abs=1e-7)
     assert judge.look(replace(drawn, beside=None)).values == {}
     assert capsys.readouterr().out == "", "a command's result alone goes to stdout"
     with pytest.raises(MetricError, match="cannot look at 16 x 16 pixels"):

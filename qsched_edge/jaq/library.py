@@ -11,6 +11,7 @@ import numpy as np
 from qsched_edge.errors import MetricError
 from qsched_edge.jaq.iqa import create, library
 from qsched_edge.jaq.judges import Distance, Drawn, Look, Reading
+from qsched_edge.jaq.paired import in_8_bits
 from qsched_edge.jaq.settings import JudgeSource
 
 
@@ -30,10 +31,12 @@ class LibraryMetric:
             return Look({})
         import torch
 
-        pair = (drawn, drawn.beside) if self.paired and drawn.beside else (drawn,)
+        images = [drawn.images]
+        if self.paired and drawn.beside:
+            images = [in_8_bits(drawn.images), in_8_bits(drawn.beside.images)]
         try:
             with torch.no_grad():
-                found = self.metric(*(torch.from_numpy(d.images).to(self.device) for d in pair))
+                found = self.metric(*(torch.from_numpy(i).to(self.device) for i in images))
         except (RuntimeError, ValueError, IndexError, AssertionError) as error:  # pictures too small for its network
             reason, size = (str(error).strip() or type(error).__name__).splitlines()[0], drawn.images.shape[2:]
             raise MetricError(

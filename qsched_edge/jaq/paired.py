@@ -35,7 +35,7 @@ class Paired:
         beside = drawn.beside
         if beside is None:
             return Look({})
-        a, b = (np.round(d.images.astype(np.float64) * 255) / 255 for d in (drawn, beside))
+        a, b = (in_8_bits(d.images.astype(np.float64)) for d in (drawn, beside))
         values = {"psnr": psnr(a, b), "ssim": ssim(a, b)}
         if drawn.latents is not None and beside.latents is not None:
             values["latent_error"] = squared_error(drawn.latents, beside.latents)
@@ -47,6 +47,11 @@ class Paired:
 
 def paired(source: JudgeSource) -> Paired:
     return Paired()
+
+
+def in_8_bits(images: np.ndarray) -> np.ndarray:
+    """Pictures in 0..1 as people see them, in the same type: full precision's are kept in 8 bits."""
+    return np.round(images * 255) / 255
 
 
 def squared_error(a: np.ndarray, b: np.ndarray) -> np.ndarray:
