@@ -170,7 +170,8 @@ def test_a_picture_in_tiles_is_nearly_the_picture(bundles: dict[int, Path], samp
     latents = sampler(PROMPTS[0], height=32, width=48).latents
     found, whole = tiled.decode(latents), sampler.decode(latents)
     assert found.shape == whole.shape
-    assert np.abs(found - whole).mean() < 0.2 * np.abs(whole - whole.mean()).mean()  # norms see a tile, not the picture
+    corner = sampler.decode(latents[:, :, :8, :8])[:, :, :12, :12]  # a tile, less the quarter that it shares
+    assert (found[:, :, :12, :12] == corner).all()
     for pixels, message in ((15, "decoder_tile 15 is out of range: use 16"), (17, "use a multiple of 2")):
         with pytest.raises(RequestError, match=message):
             Sampler.from_pretrained(bundles[4], decoder_tile=pixels)
