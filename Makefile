@@ -1,11 +1,12 @@
 # make demo: the whole path on the embedded model; make test: the tests; make check: lint, types and tests;
+# make test-web: the web runtime in Node against Python's, with what it needs installed;
 # make evidence: what docs/evidence.md claims, measured anew; make slow: the tests that the default leaves out.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo evidence test slow compat check lint types install train clean
+.PHONY: demo evidence test test-web slow compat check lint types install train clean
 
 install: $(READY)
 
@@ -26,6 +27,15 @@ test: $(READY)
 
 slow: $(READY)
 	$(BIN)/python -m pytest -m slow
+
+WEB := runtimes/web
+test-web: $(READY) $(WEB)/node_modules/.ready
+	export PATH="$$PATH:$(abspath $(BIN))"; node --test $(WEB)/test/vectors.test.mjs
+	export PATH="$$PATH:$(abspath $(BIN))"; $(BIN)/python -m pytest -m web
+
+$(WEB)/node_modules/.ready: $(WEB)/package-lock.json $(WEB)/install.sh
+	$(WEB)/install.sh $(VENV)
+	touch $@
 
 evidence: $(READY)
 	$(BIN)/python -m benchmarks.evidence -o evidence --write docs/evidence.md
