@@ -20,7 +20,7 @@ from typing import Any
 import psutil
 
 ROOT = Path(__file__).parent.parent
-POLL = 0.05  # seconds between looks at the process tree
+POLL = 0.25  # seconds between looks at the process tree: a look reads the whole process table
 
 
 def recipe_for(model: str, folder: Path) -> Path:

@@ -33,13 +33,13 @@ def clip_text(projection: int = 0, width: int = 32, layers: int = 3):  # type: i
     return CLIPTextModelWithProjection(config) if projection else CLIPTextModel(config)
 
 
-def vae(channels: int = 4, **settings):  # type: ignore[no-untyped-def]
+def vae(channels: int = 4, levels: int = 2, **settings):  # type: ignore[no-untyped-def]
     from diffusers import AutoencoderKL
 
     return AutoencoderKL(
-        block_out_channels=(32, 32),
-        down_block_types=("DownEncoderBlock2D",) * 2,
-        up_block_types=("UpDecoderBlock2D",) * 2,
+        block_out_channels=(32,) * levels,
+        down_block_types=("DownEncoderBlock2D",) * levels,
+        up_block_types=("UpDecoderBlock2D",) * levels,
         layers_per_block=1,
         latent_channels=channels,
         norm_num_groups=8,
