@@ -99,7 +99,7 @@ class Study:
 
 def write_reference(spec: ModelSpec, folder: Path) -> None:
     if not (folder / "bundle").exists():
-        export(spec, ExportSettings(32), folder / "bundle")
+        export(spec, ExportSettings(32, portable=True), folder / "bundle")
 
 
 def write_row(study: Study, row: Row, folder: Path) -> None:

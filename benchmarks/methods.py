@@ -159,6 +159,7 @@ def write_bundle(study: Study, variant: Variant, size: int | None, folder: Path)
         activation_bits=variant.activation_bits,
         observed=study.calibration,
         target=target_of(size, variant.ratio),
+        portable=variant.name == REFERENCE,  # smoothquant's Neural Compressor reads ONNX's own operators
     )
     if not (folder / "bundle").exists():
         export(replace(study.spec, recipe=recipe), settings, folder / "bundle", observation=study.observation)

@@ -320,7 +320,7 @@ def test_where_nothing_else_judges_nearness_to_full_precision_does(
     coefficients = Coefficients(found["c_x"], found["c_eps"])
     held = read_prompts(ROOT / "calib_prompts/emoji-heldout.txt").last(4)
     seeds = [1_000_000 + i for i in range(4)]
-    samplers = {bits: Sampler.from_pretrained(bundles[bits], threads=1) for bits in (4, 32)}
+    samplers = {bits: Sampler.from_pretrained(bundles[bits], threads=1, memory="low") for bits in (4, 32)}
     identity = Coefficients.identity(4)
     target = samplers[32](held, seed=seeds, coefficients=identity).latents.astype(np.float64)
     gains = [

@@ -64,6 +64,19 @@ def test_run_writes_one_picture_for_each_prompt(bundles: dict[int, Path], tmp_pa
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a-0.png", "a-1.png"]
 
 
+def test_bench_times_each_network_and_says_what_it_takes(bundles: dict[int, Path]) -> None:
+    done = cli("bench", bundles[4], "--repeats", 2, "--steps", 2, "--height", 32, "--json")
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert (found["size"], found["steps"], found["memory"]) == ([32, 16], 2, "auto")
+    assert found["bytes"] == sum(f["bytes"] for f in json.loads((bundles[4] / "qsched.json").read_text())["files"])
+    assert list(found["networks"]) == ["text_encoder", "unet", "vae_decoder", "sampler"]
+    assert all(0 < s["fastest"] <= s["median"] <= s["slowest"] for s in found["networks"].values())
+    assert found["networks"]["unet"]["fastest"] < found["picture"]["slowest"]
+    assert found["peak"] > 10**7
+    assert found["load"] > 0
+
+
 def test_run_tells_the_seed_it_drew_and_draws_it_again(bundles: dict[int, Path], tmp_path: Path) -> None:
     many = ("run", bundles[4], "-p", "a red apple", "--num-images", 2, "--json")
     first = json.loads(cli(*many, "-o", tmp_path / "a.png").stdout)

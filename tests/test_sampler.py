@@ -9,6 +9,7 @@ import pytest
 import torch
 from qsched_runtime import BundleError, Coefficients, ProviderError, RequestError, Sampler, Step
 from qsched_runtime.image import png_bytes
+from qsched_runtime.memory import OneAtATime
 
 from qsched_edge.bundle import verify as bundle_files
 
@@ -155,8 +156,25 @@ def test_prompts_that_do_not_fit_are_told_by_their_tokens(sampler: Sampler) -> N
 
 
 def test_memory_modes_agree(bundles: dict[int, Path], sampler: Sampler) -> None:
-    fast = Sampler.from_pretrained(bundles[4], memory="fast")
-    np.testing.assert_allclose(fast(PROMPTS).latents, sampler(PROMPTS).latents, atol=1e-3)
+    low, fast, one = (Sampler.from_pretrained(bundles[4], memory=name) for name in ("low", "fast", "sequential"))
+    np.testing.assert_allclose(fast(PROMPTS).latents, low(PROMPTS).latents, atol=1e-3)
+    assert (one(PROMPTS).latents == low(PROMPTS).latents).all()
+    assert isinstance(one.graphs, OneAtATime)
+    assert (sampler(PROMPTS).latents == fast(PROMPTS).latents).all()  # "auto" unpacks what is as small as this
+
+
+def test_a_picture_in_tiles_is_nearly_the_picture(bundles: dict[int, Path], sampler: Sampler) -> None:
+    tiled = Sampler.from_pretrained(bundles[4], decoder_tile=16)
+    small, large = (s(PROMPTS[0], height=16, width=16).images for s in (tiled, sampler))
+    assert (small == large).all()  # one tile holds it
+    latents = sampler(PROMPTS[0], height=32, width=48).latents
+    found, whole = tiled.decode(latents), sampler.decode(latents)
+    assert found.shape == whole.shape
+    corner = sampler.decode(latents[:, :, :8, :8])[:, :, :12, :12]  # a tile, less the quarter that it shares
+    assert (found[:, :, :12, :12] == corner).all()
+    for pixels, message in ((15, "decoder_tile 15 is out of range: use 16"), (17, "use a multiple of 2")):
+        with pytest.raises(RequestError, match=message):
+            Sampler.from_pretrained(bundles[4], decoder_tile=pixels)
 
 
 @pytest.mark.parametrize(

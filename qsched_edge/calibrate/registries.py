@@ -33,4 +33,4 @@ ENGINES = {
 }
 
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}  # by device, torch's name of it
-MEMORY_MODES = ("low", "fast")
+MEMORY_MODES = ("auto", "low", "fast", "sequential")

@@ -152,6 +152,9 @@ def export(
     decoder: Annotated[
         str, one_of(DECODERS, "tiny where the recipe names a tiny decoder.", PARTS)
     ] = DEFAULT.choices.decoder,
+    portable: Annotated[
+        bool, option("Attention in ONNX's own operators: slower, for runtimes beside onnxruntime.", PARTS, "--portable")
+    ] = DEFAULT.portable,
     max_ram: MaxRam = None,
     output: Output = None,
     force: Force = False,
@@ -181,6 +184,7 @@ def export(
         activation_bits=activation_bits,
         observed=ObservedPrompts(calib_prompts, calib_count),
         target=target,
+        portable=portable,
     )
     with needing("export"):
         from qsched_edge.export.run import export as run_export

@@ -13,6 +13,7 @@ from qsched_edge.cli.options import (
     OUTPUT,
     PICTURE,
     Bundle,
+    DecoderTile,
     Device,
     Force,
     Json,
@@ -55,7 +56,8 @@ def run(
     strength: Annotated[float | None, option("With --image: 0 to 1, how far from it (default: 0.8).", PICTURE)] = None,
     device: Device = "cpu",
     provider: Provider = NO_PROVIDERS,
-    memory: Memory = "low",
+    memory: Memory = "auto",
+    decoder_tile: DecoderTile = None,
     threads: Threads = None,
     force: Force = False,
     quiet: Quiet = False,
@@ -75,7 +77,7 @@ def run(
     size = {} if image else {"height": height, "width": width}
     started = time.perf_counter()
     sampler = loaded(bundle, steps, image is not None, {"device": device, "providers": provider or None,
-                     "memory": memory, "threads": threads}, quiet)  # fmt: skip
+                     "memory": memory, "threads": threads, "decoder_tile": decoder_tile}, quiet)  # fmt: skip
     warn_of_cut_prompts(sampler, prompt)
     ready = time.perf_counter()
     asked = {"seed": seed, "num_inference_steps": steps, "guidance_scale": guidance_scale, "image": start,

@@ -72,7 +72,17 @@ Provider = Annotated[
     list[str], option("For experts: onnxruntime's own names, in order of preference.", PLACE, "--provider")
 ]
 Memory = Annotated[
-    str, one_of(MEMORY_MODES, "low: keep 4-bit convolutions packed; fast: unpack them once.", PLACE, "--memory")
+    str,
+    one_of(
+        MEMORY_MODES,
+        "low: keep 4-bit convolutions packed; fast: unpack them once; auto: as each network's size allows; sequential: "
+        "one network at a time.",
+        PLACE,
+        "--memory",
+    ),
+]
+DecoderTile = Annotated[
+    int | None, option("Decode larger pictures in tiles of so many pixels a side.", PLACE, show_default=False)
 ]
 Threads = Annotated[int | None, option("onnxruntime's threads (default: its own choice).", PLACE)]
 Offline = Annotated[bool, option("Fetch nothing: use the models that are at hand.", PLACE, "--offline")]

@@ -16,6 +16,7 @@ from qsched_edge.errors import QuantizeError, RecipeError, unknown_name
 from qsched_edge.export.job import ExportJob
 from qsched_edge.observe.observation import MomentsOf, Observation
 from qsched_edge.pipelines import ComponentPlan
+from qsched_edge.quantize.attention import fuse_attention
 from qsched_edge.quantize.layers.other import SMALL_WEIGHT
 from qsched_edge.quantize.methods import quantizer_of
 from qsched_edge.quantize.resident import file_bytes, resident_if_large
@@ -32,6 +33,8 @@ def write_component(job: ExportJob, plan: ComponentPlan, moments_of: MomentsOf, 
     with progress.saying(f"tracing {plan.name}", job.quiet):
         captured = job.captured(plan)
     settings = job.settings
+    if not settings.portable:
+        fuse_attention(captured.model.graph)
     check_weights(job.spec.recipe.layers, plan.name, captured.weight_names)
     weights = job.weights(plan)
     check_cover(weights, captured.weight_names, f"{plan.source}, {plan.component}")

@@ -83,7 +83,8 @@ class ExportJob:
 
     def in_full(self) -> ExportJob:
         """The same model in 32 bits, which observes nothing; it shares what was traced."""
-        settings = ExportSettings(32, choices=self.settings.choices, ram=self.settings.ram)
+        plain = self.settings.portable or self.settings.whole  # Neural Compressor reads ONNX's own operators
+        settings = ExportSettings(32, choices=self.settings.choices, ram=self.settings.ram, portable=plain)
         return replace(self.with_layers({}), settings=settings, prompts=None, copies=True)
 
 

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class ExportSettings:
     """`bits` 2, 3, 4, 8, 16 or 32 for the weights, `activation_bits` 8 or 16; `method` names the quantizer; `observed`
-    are the prompts that it may watch the model with; `target` lets the backbone's widths be chosen by weight."""
+    are the prompts that it may watch the model with; `target` lets the backbone's widths be chosen by weight;
+    `portable` graphs have attention in ONNX's own operators."""
 
     bits: int = 4
     method: str = "rtn"
@@ -28,6 +29,7 @@ class ExportSettings:
     activation_bits: int = 16
     observed: ObservedPrompts = field(default_factory=ObservedPrompts)
     target: Target | None = None
+    portable: bool = False
 
     def __post_init__(self) -> None:
         limited = self.ram.limit is not None

@@ -35,7 +35,7 @@ def record(bundle: Path, prompts: Sequence[str], folder: Path, advance: Callable
     bundle's where it names no other): layers that read the timestep must not be fitted to one schedule alone. `advance`
     hears the prompts done.
     """
-    sampler = Sampler.from_pretrained(bundle)
+    sampler = Sampler.from_pretrained(bundle, memory="low")
     recorders = {name: Recorder(graph, folder / name) for name, graph in sampler.graphs.items()}
     watched = Sampler(sampler.manifest, recorders, sampler.tokenizers)
     default = sampler.manifest.default_steps

@@ -16,5 +16,7 @@ OPERATORS = {
         "Slice", "Softmax", "Softplus", "SpaceToDepth", "Split", "Sqrt", "Squeeze", "Sub", "Sum", "Tanh",
         "Transpose", "Trilu", "Unsqueeze", "Where", "Xor",
     },
-    "com.microsoft": {"DequantizeLinear", "GatherBlockQuantized", "MatMulNBits", "QuantizeLinear"},
+    "com.microsoft": {
+        "DequantizeLinear", "GatherBlockQuantized", "MatMulNBits", "MultiHeadAttention", "QuantizeLinear",
+    },
 }  # fmt: skip

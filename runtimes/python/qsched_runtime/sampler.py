@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -15,11 +15,13 @@ from qsched_runtime.files import read_checked
 from qsched_runtime.image import from_uint8, to_uint8
 from qsched_runtime.inspection import LARGEST_GRAPH, inspect_graph
 from qsched_runtime.manifest import Manifest
+from qsched_runtime.memory import OneAtATime, modes_of
 from qsched_runtime.noise import TorchNoise
 from qsched_runtime.output import Output, Step
 from qsched_runtime.request import (
     GUIDANCE,
     MOST_PICTURES,
+    MOST_PIXELS,
     check_room,
     first_step,
     integer,
@@ -32,8 +34,10 @@ from qsched_runtime.request import (
 from qsched_runtime.schedule import Coefficients, FoldedSchedule
 from qsched_runtime.sessions import Feeds, Graph, as_bundle_error, providers_of
 from qsched_runtime.sources import MOVING, Known, patchify, unpatchify
+from qsched_runtime.tiles import decoded_in_tiles
 from qsched_runtime.tokenize import Tokenizer, load_tokenizer
 
+SMALLEST_TILE = 8  # latents; less has no room to blend
 Streams = list[TorchNoise]
 
 
@@ -61,27 +65,41 @@ class Sampler:
     ) -> None:
         self.manifest, self.graphs, self.tokenizers = manifest, graphs, tokenizers
         self.backbone = manifest.components[manifest.backbone]
+        self.tile: int | None = None  # latents a side that are decoded at once
 
     @classmethod
     def from_pretrained(
-        cls, path: str | Path, *, device: str = "cpu", providers: Sequence[str] | None = None, memory: str = "low",
-        threads: int | None = None, trust: str = "listed",
+        cls, path: str | Path, *, device: str = "cpu", providers: Sequence[str] | None = None, memory: str = "auto",
+        threads: int | None = None, trust: str = "listed", decoder_tile: int | None = None,
+        memory_limit: int | None = None,
     ) -> Sampler:  # fmt: skip
         """Check every file of the bundle at `path`, then load it.
 
         `device` is one of DEVICES, such as "cpu" or "cuda"; `providers`, onnxruntime's names in order of preference,
         replace it; one that is missing raises ProviderError. `memory` "low" keeps 4-bit convolutions packed, "fast"
-        unpacks them once. `threads` limits onnxruntime (default: its own choice). Raises BundleError before any parser
-        sees a file whose size or SHA-256 is not the manifest's, and before onnxruntime sees a graph that reads other
-        files than these or has operators that this project does not emit; `trust` "any" lets every operator pass.
+        unpacks them once, "auto" chooses for each network by its size and `memory_limit` (bytes; default: the machine's
+        memory), and "sequential" has one network in memory at a time, which is loaded when it is needed. `decoder_tile`
+        decodes larger pictures in tiles of that many pixels a side. `threads` limits onnxruntime (default: its own
+        choice). Raises BundleError before a parser sees a file whose size or SHA-256 is not the manifest's, and before
+        onnxruntime sees a graph that reads other files than these or has operators that this project does not emit;
+        `trust` "any" lets every operator pass.
         """
         folder = Path(path)
         providers = providers_of(device) if providers is None else providers
         manifest = manifests.read(folder)
         check_graphs(folder, manifest, trust)
         tokenizers = {name: load_tokenizer(folder / t.file, t) for name, t in manifest.tokenizers.items()}
-        graphs = {n: Graph(folder / c.file, providers, memory, threads) for n, c in manifest.components.items()}
-        return cls(manifest, graphs, tokenizers)
+        modes = modes_of(sizes_of(manifest), memory, memory_limit)
+
+        def loader(name: str, component: manifests.Component) -> Callable[[], Graph]:
+            return lambda: Graph(folder / component.file, providers, modes[name], threads)
+
+        loaders = {name: loader(name, component) for name, component in manifest.components.items()}
+        one = memory == "sequential"
+        graphs = OneAtATime(loaders) if one else {name: load() for name, load in loaders.items()}
+        sampler = cls(manifest, graphs, tokenizers)
+        sampler.tile = latents_of_tile(manifest, decoder_tile)
+        return sampler
 
     def __enter__(self) -> Sampler:
         return self
@@ -239,8 +257,16 @@ class Sampler:
         """Latents float32 [B, C, h, w] -> pictures float32 [B, 3, H, W], about -1..1."""
         spec, decoder = self.manifest.latents, self.manifest.components[self.manifest.decoder]
         scaled = x / np.float32(spec.scaling_factor) + np.float32(spec.shift_factor)
+
+        def decode(latents: np.ndarray) -> np.ndarray:
+            (found,) = self.graphs[decoder.name](dict.fromkeys(decoder.inputs, latents)).values()
+            return found
+
         with as_bundle_error(f"{decoder.name} cannot be run"):
-            (pictures,) = self.graphs[decoder.name](dict.fromkeys(decoder.inputs, scaled)).values()
+            if self.tile is None or max(x.shape[2:]) <= self.tile:
+                pictures = decode(scaled)
+            else:
+                pictures = decoded_in_tiles(decode, scaled, self.tile, spec.pixels_per_latent)
         check_shape(decoder.name, pictures, (len(x), 3, *(side * spec.pixels_per_latent for side in x.shape[2:])))
         return pictures
 
@@ -278,6 +304,26 @@ def check_graphs(folder: Path, manifest: Manifest, trust: str = "listed") -> Non
         given, named = set(found.inputs) - found.tensors, manifest.raw["components"][component.name]["outputs"]
         if given != set(component.inputs) or found.outputs != named:
             raise BundleError(f"{file.path} has other inputs or outputs than {manifests.NAME} says: make it again")
+
+
+def sizes_of(manifest: Manifest) -> dict[str, int]:
+    """Bytes of each component's files."""
+    folders = {name: PurePosixPath(c.file).parent for name, c in manifest.components.items()}
+    return {
+        name: sum(f.bytes for f in manifest.files if PurePosixPath(f.path).parent == folder)
+        for name, folder in folders.items()
+    }
+
+
+def latents_of_tile(manifest: Manifest, pixels: int | None) -> int | None:
+    """A tile's side in latents; RequestError for one that is no multiple of a latent, or too small to blend."""
+    if pixels is None:
+        return None
+    unit = manifest.latents.pixels_per_latent
+    tile = integer("decoder_tile", pixels, SMALLEST_TILE * unit, MOST_PIXELS)
+    if tile % unit:
+        raise RequestError(f"decoder_tile {tile} does not fit: use a multiple of {unit}")
+    return tile // unit
 
 
 def check_shape(name: str, found: np.ndarray, expected: tuple[int, ...]) -> None:
