@@ -108,7 +108,7 @@ def test_node_draws_what_python_draws(device: str, cases: list[Case]) -> None:
 
 @pytest.mark.parametrize(("device", "threads"), [("wasm", 1), ("wasm", 2), ("auto", 1)])
 def test_pages_draw_what_python_draws(device: str, threads: int, cases: list[Case]) -> None:
-    """ "auto" is WebGPU on a software adapter where Chromium starts one; else a notice says that WASM is used."""
+    """ "auto" finds no adapter or a software one here: WASM is used, and a notice says so."""
     chromium = shutil.which("chromium")
     assert chromium, "apt-get install chromium"
     job = {"device": device, "threads": threads, "chromium": chromium, "bundles": [c.job for c in cases]}

@@ -69,9 +69,10 @@ async function backends({ device, threads, ort, onNotice }) {
   if (!wanted.every((name) => name === "webgpu" || name === "wasm")) {
     throw new ProviderError(`device ${shown(device)} is unknown here: use auto, webgpu or wasm`);
   }
-  if (wanted.includes("webgpu") && !(await hasAdapter())) {
-    if (device === "webgpu") throw new ProviderError("there is no WebGPU adapter here: use wasm, or auto");
-    onNotice?.("there is no WebGPU adapter here: wasm is used");
+  const lacking = wanted.includes("webgpu") ? await lackingAdapter(device) : null;
+  if (lacking) {
+    if (device === "webgpu") throw new ProviderError(`${lacking}: use wasm, or auto`);
+    onNotice?.(`${lacking}: wasm is used`);
     wanted.shift();
   }
   const module = await imported(wanted[0], ort);
@@ -79,8 +80,12 @@ async function backends({ device, threads, ort, onNotice }) {
   return wanted.map((name) => ({ ort: module, provider: name, device: name, fromDisk: false }));
 }
 
-async function hasAdapter() {
-  return Boolean(await navigator.gpu?.requestAdapter().catch(() => null));
+/** What keeps WebGPU from being used, or null. A software adapter is slower than WASM: only who asks for it gets it. */
+async function lackingAdapter(device) {
+  const adapter = await navigator.gpu?.requestAdapter().catch(() => null);
+  if (!adapter) return "there is no WebGPU adapter here";
+  const software = adapter.info?.isFallbackAdapter ?? adapter.isFallbackAdapter;
+  return software && device === "auto" ? "the WebGPU adapter here is a software one" : null;
 }
 
 /** onnxruntime-web's entry for a device: a bundler finds it by its name, `ort` is the address of its dist folder.
