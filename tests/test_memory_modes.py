@@ -7,8 +7,10 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 from qsched_runtime import ProviderError
-from qsched_runtime.memory import OneAtATime, machine_bytes, modes_of
+from qsched_runtime.memory import MODES, OneAtATime, machine_bytes, modes_of
 from qsched_runtime.tiles import decoded_in_tiles
+
+from qsched_edge.calibrate.registries import MEMORY_MODES
 
 MIB = 2**20
 SIZES = {"unet": 400 * MIB, "text_encoder": 100 * MIB, "vae_decoder": 50 * MIB}
@@ -26,6 +28,10 @@ def test_auto_unpacks_the_smallest_while_a_sixteenth_of_the_memory_holds_them() 
 @pytest.mark.parametrize(("memory", "expected"), [("low", "low"), ("fast", "fast"), ("sequential", "low")])
 def test_a_mode_that_is_asked_for_holds_for_all(memory: str, expected: str) -> None:
     assert modes_of(SIZES, memory, 1) == dict.fromkeys(SIZES, expected)
+
+
+def test_the_command_line_offers_the_modes_of_the_runtime() -> None:
+    assert MEMORY_MODES == MODES
 
 
 def test_an_unknown_mode_is_refused_with_the_known_ones() -> None:

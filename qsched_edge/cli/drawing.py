@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from qsched_edge.cli.options import (
+    NO_PROVIDERS,
     OUTPUT,
     PICTURE,
     Bundle,
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
     import numpy as np
     from qsched_runtime import Sampler
 
-NO_PROVIDERS: list[str] = []
 LONGEST_NAME = 255 - len("..partial")  # bytes that file systems hold, less what a file is called until it is whole
 
 

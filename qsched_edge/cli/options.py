@@ -71,6 +71,7 @@ Device = Annotated[str, one_of(DEVICES, "Where the networks run.", PLACE, "--dev
 Provider = Annotated[
     list[str], option("For experts: onnxruntime's own names, in order of preference.", PLACE, "--provider")
 ]
+NO_PROVIDERS: list[str] = []
 Memory = Annotated[
     str,
     one_of(

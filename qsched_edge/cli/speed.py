@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from qsched_edge.cli.options import (
+    NO_PROVIDERS,
     PICTURE,
     Bundle,
     DecoderTile,
@@ -19,8 +20,6 @@ from qsched_edge.cli.options import (
     option,
     show,
 )
-
-NO_PROVIDERS: list[str] = []
 
 
 def bench(

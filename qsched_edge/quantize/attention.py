@@ -52,7 +52,7 @@ def attention_of(softmax: ir.Node) -> AttentionPattern | None:
     q, first = scaled(product.inputs[0])
     turned, second = scaled(product.inputs[1])
     k, v = untransposed(turned), last.inputs[1]
-    if q is None or k is None or v is None or first is None or second is None:
+    if q is None or k is None or v is None:
         return None
     pattern = AttentionPattern(q, k, v, bias, first * second, last)
     return pattern if fits(pattern) else None
@@ -84,7 +84,7 @@ def behind_softmax(softmax: ir.Node) -> ir.Node | None:
     return None
 
 
-def scaled(value: ir.Value | None) -> tuple[ir.Value | None, float | None]:
+def scaled(value: ir.Value | None) -> tuple[ir.Value | None, float]:
     """x and c of x c; c = 1 where nothing is multiplied."""
     node = only_producer(value, "Mul")
     if node is None:

@@ -17,7 +17,9 @@ UINT8, INT64, UINT4 = 2, 7, 21  # ONNX's data types
 BITS = {UINT8: 8, UINT4: 4}
 CONTRIB_DOMAIN = "com.microsoft"
 MODEL_GRAPH, MODEL_OPSETS = 7, 8  # numbers of fields, here and below
-NODES, INITIALIZERS = 1, 5
+NODES, INITIALIZERS, OUTPUTS = 1, 5, 12
+TENSOR_DIMS, TENSOR_TYPE, TENSOR_NAME = 1, 2, 8
+PLACED = (9, 13, 14)  # a tensor's raw bytes, or where they lie in another file
 INT = 2  # an attribute's type
 
 
@@ -87,7 +89,7 @@ def parts_of(data: bytes, graph: Field) -> GraphParts:
                 found.reshaped.update(node.inputs[:1])
         elif part.number == INITIALIZERS:
             found.tensors[part.start] = tensor_entry(data, part)
-        elif part.number == 12:  # an output of the graph
+        elif part.number == OUTPUTS:
             found.readers.update(text(data, p) for p in fields(data, part.start, part.end) if p.number == 1)
     return found
 
@@ -110,13 +112,13 @@ def tensor_entry(data: bytes, at: Field) -> TensorEntry:
     dims: list[int] = []
     name, dtype, plain = "", 0, True
     for part in fields(data, at.start, at.end):
-        if part.number == 1:
+        if part.number == TENSOR_DIMS:
             dims += numbers(data, part)
-        elif part.number == 2:
+        elif part.number == TENSOR_TYPE:
             dtype = part.value
-        elif part.number == 8:
+        elif part.number == TENSOR_NAME:
             name = text(data, part)
-        elif part.number not in (9, 13, 14):
+        elif part.number not in PLACED:
             plain = False
     return TensorEntry(name, dtype, tuple(dims), plain)
 
@@ -183,8 +185,12 @@ def gather_node(inputs: tuple[str, ...], output: str, attributes: dict[str, int]
 
 def retyped(data: bytes, at: Field, dtype: int, dims: tuple[int, ...]) -> bytes:
     """The same tensor of another type and shape: its bytes stay."""
-    kept = [same_bytes(data, part) for part in fields(data, at.start, at.end) if part.number not in (1, 2)]
-    return b"".join([*(field_bytes(1, d) for d in dims), field_bytes(2, dtype), *kept])
+    kept = [
+        same_bytes(data, part)
+        for part in fields(data, at.start, at.end)
+        if part.number not in (TENSOR_DIMS, TENSOR_TYPE)
+    ]
+    return b"".join([*(field_bytes(TENSOR_DIMS, d) for d in dims), field_bytes(TENSOR_TYPE, dtype), *kept])
 
 
 def numbers_name(rows: int) -> str:
