@@ -81,9 +81,14 @@ async function placeOf(source, options) {
     return isPacked(url.pathname) ? ZipPlace.open(await urlSections(url, options), { remote: true }) : new UrlPlace(url);
   }
   const path = url ? fileURLToPath(url) : source;
-  const found = await stat(path).catch(() => null);
-  if (!found) throw new BundleError(`no bundle at ${path}: the folder does not exist; qsched-edge export makes one`);
+  const found = await stat(path).catch((error) => {
+    throw new BundleError(`no bundle can be read at ${path} (${error.code}): qsched-edge export makes one`, { cause: error });
+  });
   return found.isDirectory() ? FolderPlace.open(path) : ZipPlace.open(new FileSections(path, found.size));
+}
+
+function unopened(path, error) {
+  return new BundleError(`${path} cannot be opened (${error.code}): copy the bundle again`, { cause: error });
 }
 
 function urlOf(source) {
@@ -150,15 +155,16 @@ class FolderPlace {
     let at = this.folder;
     for (const part of checkPath(path).split("/")) {
       at = join(at, part);
-      const found = await lstat(at).catch(() => null);
-      if (!found) throw missing(path);
+      const found = await lstat(at).catch((error) => {
+        throw error.code === "ENOENT" ? missing(path) : unopened(path, error);
+      });
       if (found.isSymbolicLink()) throw new BundleError(`${path} is a symbolic link: refused; a bundle holds plain files`);
       if (at === this.onDisk(path)) checkPlain(found, path);
     }
     try {
       return await open(at, constants.O_RDONLY | (constants.O_NOFOLLOW ?? 0));
     } catch (error) {
-      throw new BundleError(`${path} cannot be opened (${error.code}): copy the bundle again`, { cause: error });
+      throw unopened(path, error);
     }
   }
 }
