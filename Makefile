@@ -22,8 +22,9 @@ demo: $(READY)
 	$(BIN)/qsched-edge evaluate demo/emoji-w4 -o demo/report --force
 	$(BIN)/qsched-edge run demo/emoji-w4 -p "a red apple, noto style" --seed 7 -o demo/apple.png --force
 
+# Two processes, each file of tests in one of them; a third would not find a core on a small machine.
 test: $(READY)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 slow: $(READY)
 	$(BIN)/python -m pytest -m slow
