@@ -33,15 +33,18 @@ def embedded(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def bare_environment(folder: Path) -> Path:
-    subprocess.run([sys.executable, "-m", "venv", str(folder / "venv")], check=True)
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(folder / "venv")], check=True)
     return folder / "venv/bin/python"
+
+
+def pip_install(python: Path, *words: str) -> None:
+    subprocess.run([sys.executable, "-m", "pip", "--python", str(python), "install", "--quiet", *words], check=True)
 
 
 def install(python: Path, wheel: Path, extra: str = "") -> None:
     """As pip would, from no index: what the wheel requires is linked from where these tests have it."""
     named = f"{wheel}[{extra}]" if extra else str(wheel)
-    command = [str(python), "-m", "pip", "install", "--quiet", "--no-index", "--no-deps", "--force-reinstall", named]
-    subprocess.run(command, check=True)
+    pip_install(python, "--no-index", "--no-deps", "--force-reinstall", named)
     (site,) = python.parent.parent.glob("lib/python*/site-packages")
     (ours,) = distributions(name="qsched-edge", path=[str(site)])
     for name in sorted(closure(ours, extra) - {"qsched-edge"}):
@@ -111,8 +114,7 @@ def test_embedding_app_needs_numpy_and_onnxruntime(embedded: Path) -> None:
 def test_pip_installs_no_more_than_that(embedded: Path, wheel: Path, tmp_path: Path) -> None:
     """From the index: what the tests without a network link is what pip finds."""
     python = bare_environment(tmp_path)
-    command = [str(python), "-m", "pip", "install", "--quiet", str(wheel), "-c", str(ROOT / "constraints.txt")]
-    subprocess.run(command, check=True)
+    pip_install(python, str(wheel), "-c", str(ROOT / "constraints.txt"))
     assert installed(python) == installed(embedded)
     run(python, "import qsched_runtime; qsched_runtime.Sampler")
 

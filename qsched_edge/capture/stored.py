@@ -12,7 +12,7 @@ from qsched_edge.work.staging import write_json
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-GRAPH, PORTS = "graph.onnx", "ports.json"
+TRACED, PORTS = "graph.onnx", "ports.json"
 NOWHERE = "weights"  # where the graph's weights would lie; no such file is written
 
 
@@ -26,10 +26,10 @@ def save(captured: Captured, folder: Path) -> None:
         assert value.dtype is not None
         assert value.shape is not None
         value.const_value = ir.ExternalTensor(NOWHERE, 0, 0, value.dtype, shape=value.shape, name=str(value.name))
-    ir.save(model, folder / GRAPH)
+    ir.save(model, folder / TRACED)
     for value in weights:
         value.const_value = None
-    write_json(folder / PORTS, {"inputs": captured.inputs, "outputs": captured.outputs, "named": named(model.graph)})
+    write_json(folder / PORTS, {"inputs": captured.inputs, "outputs": captured.outputs, "named": counters(model.graph)})
 
 
 def load(folder: Path) -> Captured:
@@ -37,7 +37,7 @@ def load(folder: Path) -> Captured:
     import onnx_ir as ir
 
     ports = json.loads((folder / PORTS).read_text("utf-8"))
-    model = ir.load(folder / GRAPH)
+    model = ir.load(folder / TRACED)
     for value in model.graph.initializers.values():
         if isinstance(value.const_value, ir.ExternalTensor):
             value.const_value = None
@@ -50,7 +50,7 @@ def load(folder: Path) -> Captured:
     return Captured(model, tuple(ports["inputs"]), tuple(ports["outputs"]))
 
 
-def named(graph: ir.Graph) -> tuple[int, int]:
+def counters(graph: ir.Graph) -> tuple[int, int]:
     """How many values and nodes the graph has numbered so far; onnx_ir tells it nobody else."""
     names = graph._name_authority
     return names._value_counter, names._node_counter
