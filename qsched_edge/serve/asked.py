@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeVar
 
 from qsched_runtime import manifest as manifests
@@ -141,9 +142,9 @@ def size_of(size: Any, manifest: manifests.Manifest, settings: ServeSettings) ->
         raise ApiError(
             400, f"size is {shown(size)}: give WIDTHxHEIGHT, such as 512x512, or auto", "size", "invalid_value"
         )
-    width, height = (
-        held("size", lambda side=side: integer("size", int(side), 1, MOST_PIXELS)) for side in found.groups()
-    )
+    width, height = map(int, found.groups())
+    for side in (width, height):
+        held("size", partial(integer, "size", side, 1, MOST_PIXELS))
     most = max(settings.max_side, *own_size(manifest))
     if max(height, width) > most:
         raise ApiError(400, f"size {size} is too large: {most} pixels a side are allowed here", "size", "invalid_value")

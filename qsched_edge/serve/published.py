@@ -135,5 +135,5 @@ def wasm_names(ort: OnnxruntimeWeb) -> set[str]:
 def is_calibrated(manifest: Manifest, steps: int) -> bool:
     """Whether its pictures of that many steps are others than the stock schedule's."""
     learned = manifest.coefficients[steps]
-    ones = np.all(learned.c_x == 1) and np.all(learned.c_eps == 1) and not np.any(learned.bias)
+    ones = np.all(learned.c_x == 1) and np.all(learned.c_eps == 1) and not np.any(np.asarray(learned.bias))
     return not ones or STOCK in manifest.raw["schedules"][str(steps)]
