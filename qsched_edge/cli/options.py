@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 WHAT, PICTURE, PRECISION, OBSERVING, PARTS = "Input", "Picture", "Precision", "Observing the model", "Parts"
 SEARCHING, SCORING, DECIDING, PLACE, OUTPUT = "Search", "Score", "Decision", "Where it runs", "Output"
+LIMITS = "Limits"
 PANELS = (
     "Arguments",
     WHAT,
@@ -34,6 +35,7 @@ PANELS = (
     SCORING,
     DECIDING,
     PLACE,
+    LIMITS,
     OUTPUT,
     "Options",
 )
@@ -119,7 +121,7 @@ class RuntimePlace:
 
 EXTRAS = {  # the smallest extra that a command needs; the others need none beside the command line's own
     "export": "export", "quantize": "quantize", "inspect": "quantize", "calibrate": "calibrate",
-    "evaluate": "evaluate", "ablate": "evaluate",
+    "evaluate": "evaluate", "ablate": "evaluate", "serve": "serve",
 }  # fmt: skip
 
 

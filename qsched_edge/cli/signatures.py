@@ -19,8 +19,9 @@ def one_by_one(command: Callable[..., None]) -> Callable[..., None]:
     def called(**options: Any) -> None:
         command(kind(**options))
 
+    own_first = sorted(fields(kind), key=lambda f: f.name not in kind.__annotations__)  # before those of a base class
     asked = [
-        Parameter(f.name, Parameter.KEYWORD_ONLY, default=default_of(f), annotation=hints[f.name]) for f in fields(kind)
+        Parameter(f.name, Parameter.KEYWORD_ONLY, default=default_of(f), annotation=hints[f.name]) for f in own_first
     ]
     called.__signature__ = Signature(asked)  # type: ignore[attr-defined]
     called.__name__, called.__doc__, called.__annotations__ = command.__name__, command.__doc__, hints
