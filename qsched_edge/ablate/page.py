@@ -52,7 +52,7 @@ def section_of(name: str, section: Mapping[str, Any], pictures: Mapping[str, np.
 def drawings_of(section: Mapping[str, Any]) -> dict[str, Callable[..., bytes]]:
     """What draws a PNG file, by title, for the groups of rows that are there."""
     of = {title: [r for r in section["rows"] if r["group"] == title] for title in (EQUAL_PASSES, COUNTS)}
-    drawings = {}
+    drawings: dict[str, Callable[..., bytes]] = {}
     if of[EQUAL_PASSES]:
         drawings["Best held-out JAQ so far against passes"] = partial(plots.curves, of[EQUAL_PASSES])
         grid = section["surface"]

@@ -31,7 +31,7 @@ def curves(rows: Sequence[Mapping[str, Any]], dark: bool = False) -> bytes:
         if gain:
             ends = np.abs(np.array([[gain["low"]], [gain["high"]]]) - gain["estimate"])
             axes.errorbar([last], [gain["estimate"]], ends, color=style["color"], capsize=3, linewidth=1)
-    axes.set_xscale("log")
+    counted(axes)
     axes.axhline(0, color=QUIET, linewidth=0.8)
     legend(axes, dark)
     return png(figure)
@@ -47,7 +47,7 @@ def surface(axis: Sequence[float], mean: Sequence[Sequence[float | None]], dark:
     bar.ax.tick_params(colors=PAGE[dark][1])
     s, m = np.unravel_index(np.nanargmax(values), values.shape)
     axes.plot(1, 1, "+", color="white", markersize=12, markeredgewidth=2)
-    axes.plot(axis[int(m)], axis[int(s)], "*", color="white", markeredgecolor="black", markersize=14)
+    axes.plot(axis[int(m)], axis[int(s)], "*", color="white", markeredgecolor="black", markersize=14, clip_on=False)
     return png(figure)
 
 
@@ -81,6 +81,16 @@ def against(rows: Sequence[Mapping[str, Any]], dark: bool = False) -> bytes:
 def styles(dark: bool) -> Iterator[dict[str, Any]]:
     """A colour and a marker for each line: seven colours and nine markers meet again after 63."""
     return ({"color": c, "marker": m} for c, m in zip(cycle(DARK if dark else LIGHT), cycle(MARKERS), strict=False))
+
+
+def counted(axes: Any) -> None:
+    """Numbers of passes along x, evenly in their logarithm."""
+    from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
+
+    axes.set_xscale("log")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
 
 
 def empty(xlabel: str, ylabel: str, dark: bool = False) -> tuple[Any, Any]:

@@ -36,7 +36,7 @@ def bytes_line(sizes: Mapping[str, Any]) -> str:
     )
 
 
-def span(difference: Mapping[str, float], form: str) -> str:
+def span(difference: Mapping[str, float | None] | None, form: str) -> str:
     """An estimate and its interval; one prompt has none."""
     if difference is None:
         return "not finite"
