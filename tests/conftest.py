@@ -115,3 +115,13 @@ def bundles(recipe: Path) -> dict[int, Path]:
         bits: export(spec, ExportSettings(bits), recipe.parent / f"mini-w{bits}", force=True, quiet=True)
         for bits in (32, 4)
     }
+
+
+@pytest.fixture(scope="session")
+def emoji_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The embedded model at 4 bits."""
+    from qsched_edge.checkpoint.recipes import resolve
+    from qsched_edge.export.run import export
+    from qsched_edge.export.settings import ExportSettings
+
+    return export(resolve("emoji"), ExportSettings(4), tmp_path_factory.mktemp("emoji") / "emoji-w4", quiet=True)

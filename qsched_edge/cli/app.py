@@ -25,7 +25,7 @@ app = typer.Typer(
 )
 COMMANDS = (
     bundles.models, bundles.recipe, bundles.export, graphs.quantize, calibration.calibrate, reports.evaluate,
-    reports.ablate, drawing.run, serving.serve, speed.bench, drawing.verify, graphs.inspect,
+    reports.ablate, drawing.run, serving.serve, serving.site, speed.bench, drawing.verify, graphs.inspect,
 )  # fmt: skip
 for command in COMMANDS:
     app.command(cls=Grouped)(command)

@@ -9,17 +9,23 @@ from typing import Annotated, Any
 from qsched_edge.cli.options import (
     LIMITS,
     NO_PROVIDERS,
+    OUTPUT,
+    PARTS,
     PLACE,
     Bundle,
     DecoderTile,
     Device,
+    Force,
+    Json,
     Memory,
     Provider,
     Quiet,
     Threads,
     needing,
     option,
+    show,
 )
+from qsched_edge.errors import RequestError
 from qsched_edge.serve.settings import ServeSettings
 
 DEFAULT = ServeSettings()
@@ -75,3 +81,32 @@ def said(settings: ServeSettings, ort: Any) -> list[str]:
     if ort is None:
         found.append("pages draw on this machine; to let them draw in the browser too: npm install onnxruntime-web")
     return found
+
+
+def site(
+    bundle: Bundle,
+    output: Annotated[Path, option("Folder of the site.", OUTPUT, "-o", "--output")],
+    webgpu: Annotated[
+        bool,
+        option(
+            "Bring onnxruntime-web's build for WebGPU too, 27 MB that only browsers with a GPU load.", PARTS, "--webgpu"
+        ),
+    ] = False,
+    onnxruntime_web: OnnxruntimeWeb = None,
+    force: Force = False,
+    quiet: Quiet = False,
+    as_json: Json = False,
+) -> None:
+    """Write the page as a static site that draws in the browser: for any host of files."""
+    from qsched_edge.serve.published import find_onnxruntime_web
+    from qsched_edge.serve.site import write_site
+    from qsched_edge.work.progress import saying
+
+    ort = find_onnxruntime_web(onnxruntime_web, webgpu)
+    if ort is None:
+        raise RequestError("onnxruntime-web is not here: npm install onnxruntime-web, or give --onnxruntime-web")
+    with saying(f"checking {bundle} and copying it", quiet):
+        sizes = write_site(bundle, output, ort, force)
+    record = {"site": str(output), "bytes": sum(sizes.values()), "parts": sizes}
+    rows = [f"{name:16} {size:>14,}" for name, size in sizes.items()]
+    show(record, as_json, "\n".join([*rows, f"{output}: {record['bytes']:,} bytes, index.html is its page"]))
