@@ -3,24 +3,20 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 from qsched_edge.cli.options import (
     LIMITS,
-    NO_PROVIDERS,
     OUTPUT,
     PARTS,
     PLACE,
     Bundle,
-    DecoderTile,
-    Device,
     Force,
     Json,
-    Memory,
-    Provider,
     Quiet,
-    Threads,
+    RuntimePlace,
     needing,
     option,
     show,
@@ -38,39 +34,37 @@ OnnxruntimeWeb = Annotated[
 ]  # fmt: skip
 
 
-def serve(
-    bundle: Bundle,
-    host: Annotated[str, option("Address to listen on; 0.0.0.0 lets the whole network draw.", PLACE)] = DEFAULT.host,
-    port: Annotated[int, option("Port to listen on; 0: any that is free.", PLACE)] = DEFAULT.port,
-    queue: Annotated[int, option("Requests that may wait while one is drawn.", LIMITS)] = DEFAULT.queue,
-    max_images: Annotated[int, option("Pictures of one request.", LIMITS)] = DEFAULT.max_images,
+@dataclass(frozen=True, kw_only=True)
+class ServeOptions(RuntimePlace):
+    """What `qsched-edge serve` is given."""
+
+    bundle: Bundle
+    host: Annotated[str, option("Address to listen on; 0.0.0.0 lets the whole network draw.", PLACE)] = DEFAULT.host
+    port: Annotated[int, option("Port to listen on; 0: any that is free.", PLACE)] = DEFAULT.port
+    queue: Annotated[int, option("Requests that may wait while one is drawn.", LIMITS)] = DEFAULT.queue
+    max_images: Annotated[int, option("Pictures of one request.", LIMITS)] = DEFAULT.max_images
     max_side: Annotated[
         int, option("Pixels of a picture's longer side, where the bundle's own is not longer.", LIMITS)
-    ] = DEFAULT.max_side,
-    onnxruntime_web: OnnxruntimeWeb = None,
-    device: Device = "cpu",
-    provider: Provider = NO_PROVIDERS,
-    memory: Memory = "auto",
-    decoder_tile: DecoderTile = None,
-    threads: Threads = None,
-    quiet: Quiet = False,
-) -> None:
+    ] = DEFAULT.max_side
+    onnxruntime_web: OnnxruntimeWeb = None
+    quiet: Quiet = False
+
+
+def serve(given: ServeOptions) -> None:
     """Serve a page that draws with a bundle, and OpenAI's images endpoint, until Ctrl-C."""
     from qsched_edge.serve.published import find_onnxruntime_web
 
-    settings = ServeSettings(host, port, queue, max_images, max_side)
-    ort = find_onnxruntime_web(onnxruntime_web)
+    settings = ServeSettings(given.host, given.port, given.queue, given.max_images, given.max_side)
+    ort = find_onnxruntime_web(given.onnxruntime_web)
     with needing("serve"):
         from qsched_edge.serve.run import serve as run_server
 
     def ready(address: str) -> None:
         print(address, flush=True)
-        for line in () if quiet else said(settings, ort):
+        for line in () if given.quiet else said(settings, ort):
             print(line, file=sys.stderr, flush=True)
 
-    place = {"device": device, "providers": provider or None, "memory": memory, "threads": threads,
-             "decoder_tile": decoder_tile}  # fmt: skip
-    run_server(bundle, place, settings, ort, ready)
+    run_server(given.bundle, given.sampler, settings, ort, ready)
 
 
 def said(settings: ServeSettings, ort: Any) -> list[str]:
@@ -83,30 +77,34 @@ def said(settings: ServeSettings, ort: Any) -> list[str]:
     return found
 
 
-def site(
-    bundle: Bundle,
-    output: Annotated[Path, option("Folder of the site.", OUTPUT, "-o", "--output")],
+@dataclass(frozen=True, kw_only=True)
+class SiteOptions:
+    """What `qsched-edge site` is given."""
+
+    bundle: Bundle
+    output: Annotated[Path, option("Folder of the site.", OUTPUT, "-o", "--output")]
     webgpu: Annotated[
-        bool,
-        option(
-            "Bring onnxruntime-web's build for WebGPU too, 27 MB that only browsers with a GPU load.", PARTS, "--webgpu"
-        ),
-    ] = False,
-    onnxruntime_web: OnnxruntimeWeb = None,
-    force: Force = False,
-    quiet: Quiet = False,
-    as_json: Json = False,
-) -> None:
+        bool, option("Bring the build for WebGPU too: 27 MB that only browsers with a GPU load.", PARTS, "--webgpu")
+    ] = False
+    onnxruntime_web: OnnxruntimeWeb = None
+    force: Force = False
+    quiet: Quiet = False
+    as_json: Json = False
+
+
+def site(given: SiteOptions) -> None:
     """Write the page as a static site that draws in the browser: for any host of files."""
     from qsched_edge.serve.published import find_onnxruntime_web
     from qsched_edge.serve.site import write_site
     from qsched_edge.work.progress import saying
 
-    ort = find_onnxruntime_web(onnxruntime_web, webgpu)
+    ort = find_onnxruntime_web(given.onnxruntime_web, given.webgpu)
     if ort is None:
         raise RequestError("onnxruntime-web is not here: npm install onnxruntime-web, or give --onnxruntime-web")
-    with saying(f"checking {bundle} and copying it", quiet):
-        sizes = write_site(bundle, output, ort, force)
-    record = {"site": str(output), "bytes": sum(sizes.values()), "parts": sizes}
+    with saying(f"checking {given.bundle} and copying it", given.quiet):
+        sizes = write_site(given.bundle, given.output, ort, given.force)
+    record = {"site": str(given.output), "bytes": sum(sizes.values()), "parts": sizes}
     rows = [f"{name:16} {size:>14,}" for name, size in sizes.items()]
-    show(record, as_json, "\n".join([*rows, f"{output}: {record['bytes']:,} bytes, index.html is its page"]))
+    show(
+        record, given.as_json, "\n".join([*rows, f"{given.output}: {record['bytes']:,} bytes, index.html is its page"])
+    )
