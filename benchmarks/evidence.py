@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from benchmarks import schedules
 from qsched_edge.ablate.judged import FULL, PLAIN, QUANTIZED
 from qsched_edge.evaluate import plots
 from qsched_edge.work.staging import write_bytes, write_json, write_text
@@ -25,6 +26,7 @@ PROMPTS, SEEDS = 256, 2
 BUDGET = 2400  # passes of every search but the grid
 ALL = ("searches", "losses", "columns", "prompts")
 EQUAL = "searches at equal passes"
+PARTS = ("schedules", "searches")  # the second takes an hour or two
 
 
 @dataclass(frozen=True)
@@ -195,10 +197,10 @@ def pictures(sections: Mapping[str, Any]) -> dict[str, bytes]:
 
 
 def filled(text: str, found: Mapping[str, str]) -> str:
-    """Each table between its markers `<!-- NAME -->` and `<!-- end -->`."""
+    """Each table between its markers `<!-- NAME -->` and `<!-- end -->`; tables of other parts stay as they are."""
 
     def put(match: re.Match[str]) -> str:
-        return f"{match[1]}\n{found[match[2]]}\n<!-- end -->"
+        return f"{match[1]}\n{found[match[2]]}\n<!-- end -->" if match[2] in found else match[0]
 
     return re.sub(r"(<!-- ([a-z0-9 ]+) -->)\n.*?<!-- end -->", put, text, flags=re.DOTALL)
 
@@ -209,9 +211,25 @@ def main() -> None:
     parser.add_argument("--model", default="emoji")
     parser.add_argument("--threads", help="onnxruntime's threads")
     parser.add_argument("--write", type=Path, help="Markdown file with markers for the tables")
+    parser.add_argument("--part", choices=PARTS, action="append", help="default: all")
+    parser.add_argument(
+        "--table", choices=schedules.TABLES, action="append", help="of the part schedules; default: all"
+    )
     given = parser.parse_args()
     given.output.mkdir(parents=True, exist_ok=True)
     threads = ("--threads", given.threads) if given.threads else ()
+    if "schedules" in (given.part or PARTS):
+        bench = schedules.Bench(given.output, given.model, threads)
+        made = schedules.tables(bench, given.table or tuple(schedules.TABLES))
+        print("\n\n".join(f"{name}\n\n{table}" for name, table in made.items()))
+        if given.write:
+            write_text(given.write, filled(given.write.read_text("utf-8"), made))
+    if "searches" in (given.part or PARTS):
+        searches(given, threads)
+
+
+def searches(given: argparse.Namespace, threads: Sequence[object]) -> None:
+    """Every search, loss and column, by `qsched-edge ablate` on each bundle."""
     sections = {run.name: section_of(run, given.output, given.model, threads) for run in RUNS}
     found = tables(sections)
     write_json(given.output / "evidence.json", sections)
