@@ -23,6 +23,7 @@ from qsched_runtime.files import check_path
 from qsched_runtime.inspection import inspect_graph
 from qsched_runtime.operators import OPERATORS
 from qsched_runtime.sampler import check_graphs
+from qsched_runtime.schedule import COLUMNS
 from qsched_runtime.strict import MANIFEST, parse_json
 from qsched_runtime.tokenize import load_tokenizer
 
@@ -71,6 +72,11 @@ def one_clear_line(error: Exception) -> None:
     assert str(error).isprintable()
 
 
+def stock_of(raw: Raw, steps: str) -> Raw:
+    kept = (*COLUMNS, "init_noise_sigma")
+    return {name: value for name, value in raw["schedules"][steps].items() if name in kept}
+
+
 MANIFESTS: dict[str, tuple[Callable[[Raw], Any], str]] = {
     "huge sigma": (lambda r: r["schedules"]["4"].update(init_noise_sigma=1e30), "init_noise_sigma is out of range"),
     "text for a number": (lambda r: r["latents"].update(scaling_factor="0.18"), "scaling_factor must be number"),
@@ -84,6 +90,7 @@ MANIFESTS: dict[str, tuple[Callable[[Raw], Any], str]] = {
     "step key -4": (lambda r: r["schedules"].update({"-4": r["schedules"].pop("4")}), "the key '-4'"),
     "step key 3": (lambda r: r["schedules"].update({"3": r["schedules"]["4"]}), "schedule of 3 steps has 4"),
     "default step": (lambda r: r.update(default_steps=11), "no schedule for the default of 11"),
+    "stock of other steps": (lambda r: r["schedules"]["4"].update(stock=stock_of(r, "2")), "stock schedule of 4 steps"),
     "a million steps": (lambda r: r["schedules"]["4"].update(a=[0.0] * 100_000), "length is out of range"),
     "ten thousand rows": (lambda r: r["schedules"]["4"].update(c_x=[[1.0] * 300] * 4), "c_x"),
     "channels": (lambda r: r["schedules"]["4"].update(c_x=[[1.0] * 3] * 4), "c_x has 3 channels, the latents 4"),

@@ -49,6 +49,8 @@ def test_wheel_holds_two_packages_and_the_data(wheel: Path) -> None:
         expected = {f"{folder}/{p.name}" for p in (ROOT / folder).iterdir()}
         assert expected <= held
         assert not list((ROOT / folder).rglob("*.py"))
+    assert {f"runtimes/web/src/{p.name}" for p in (ROOT / "runtimes/web/src").iterdir()} <= held
+    assert {f"qsched_edge/serve/page/{p.name}" for p in (ROOT / "qsched_edge/serve/page").iterdir()} <= set(names)
 
 
 def test_requirements_never_name_both_onnxruntimes(wheel: Path) -> None:

@@ -19,6 +19,7 @@ from qsched_edge.installed import install_command
 
 WHAT, PICTURE, PRECISION, OBSERVING, PARTS = "Input", "Picture", "Precision", "Observing the model", "Parts"
 SEARCHING, SCORING, DECIDING, PLACE, OUTPUT = "Search", "Score", "Decision", "Where it runs", "Output"
+LIMITS = "Limits"
 PANELS = (
     "Arguments",
     WHAT,
@@ -30,6 +31,7 @@ PANELS = (
     SCORING,
     DECIDING,
     PLACE,
+    LIMITS,
     OUTPUT,
     "Options",
 )
@@ -93,7 +95,7 @@ CPU = ["CPUExecutionProvider"]
 
 EXTRAS = {  # the smallest extra that a command needs; the others need none beside the command line's own
     "export": "export", "quantize": "quantize", "inspect": "quantize", "calibrate": "calibrate",
-    "evaluate": "evaluate", "ablate": "evaluate",
+    "evaluate": "evaluate", "ablate": "evaluate", "serve": "serve",
 }  # fmt: skip
 
 
