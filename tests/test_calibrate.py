@@ -159,9 +159,9 @@ def test_few_prompts_never_ship_anything_but_identity(copy: Path, recipe: Path) 
     found = learn(copy, recipe, replace(FEW, heldout_prompts=16))
     assert not any("cannot decide" in w for w in found["warnings"])
     (chosen,) = [c for c in found["candidates"] if c["search"] == found["chosen"]]
-    lets = any(g["low"] > 0 for g in chosen["gate"].values()) and not any(
-        g["high"] < 0 for g in chosen["gate"].values()
-    )
+    assert chosen["lost"] == [name for name, gain in chosen["gate"].items() if gain["high"] < 0]
+    assert set(chosen["won"]) <= {name for name, gain in chosen["gate"].items() if gain["low"] > 0}
+    lets = bool(chosen["won"]) and not chosen["lost"]
     assert (found["shipped"] == chosen["search"]) == (chosen["heldout_gain"]["low"] > 0 and lets)
 
 

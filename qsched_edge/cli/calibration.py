@@ -63,7 +63,7 @@ def calibrate(
     ] = DEFAULT.check_gradient,
     seed: Annotated[int, option("Seed of all noise and choices, 0 to 99.", SEARCHING)] = DEFAULT.seed,
     loss: Annotated[
-        str,
+        str | None,
         one_of(
             (*losses(), DISTRIBUTION),
             "reference: nearness to full precision's latents; distribution: nearness of all pictures to reference "
@@ -71,7 +71,7 @@ def calibrate(
             SCORING,
             show_default=False,
         ),
-    ] = DEFAULT.loss,
+    ] = None,
     k: Annotated[float, option("JAQ = TC + k IQ.", SCORING)] = DEFAULT.k,
     fit: Annotated[
         list[str],
@@ -125,7 +125,7 @@ def calibrate(
     settings = CalibrationSettings(
         search=tuple(search),
         columns=tuple(columns),
-        loss=loss,
+        loss=loss or "",
         k=k,
         fit=tuple(fit),
         references=references,
