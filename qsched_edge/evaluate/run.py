@@ -30,7 +30,7 @@ from qsched_edge.evaluate.text import text_table
 from qsched_edge.jaq.settings import JudgeSource
 from qsched_edge.prompts import read_prompts
 from qsched_edge.work import progress
-from qsched_edge.work.staging import Staging, refuse_existing, write_json, write_text
+from qsched_edge.work.staging import Staging, check_output, write_json, write_text
 
 __all__ = ["evaluate", "full_precision", "text_table"]
 SHOWN = 12
@@ -48,7 +48,7 @@ def evaluate(
     reference: Path | None = None,
 ) -> dict[str, Any]:
     """Returns the report that was written to `output`/report.json."""
-    refuse_existing(output, force)
+    check_output(output, force)
     folder = folder.resolve()
     bundle = open_bundle(folder)
     steps, spec = bundle.steps(settings.steps), bundle.model(model)
