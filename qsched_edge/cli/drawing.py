@@ -130,7 +130,7 @@ def loaded(bundle: Path, steps: int | None, encodes: bool, place: dict[str, Any]
 
     from qsched_edge.work.progress import saying
 
-    manifest = manifests.read(bundle)
+    manifest = manifests.read(manifests.place_of(bundle))
     Sampler(manifest, {}, {}).schedule(steps)
     if encodes and not manifest.encoder:
         raise RequestError(f"--image: {bundle} has no VAE encoder; export it with --encoder")

@@ -177,7 +177,7 @@ class Staging:
         elif found.get("key") == digest(key):
             self.sound.add(name)
             return True
-        self.drop([name])
+        self.forget(name)
         return False
 
     def damage(self, folder: Path, files: Any) -> str:
@@ -191,9 +191,12 @@ class Staging:
     def drop(self, names: Iterable[str]) -> None:
         """Remove parts that are no part of the result."""
         for name in names:
-            for path in (self.folder / name, self.partial(name), self.record(name)):
-                remove(path)
-            self.sound.discard(name)
+            self.forget(name)
+
+    def forget(self, name: str) -> None:
+        for path in (self.folder / name, self.partial(name), self.record(name)):
+            remove(path)
+        self.sound.discard(name)
 
     def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
         with self.held:
