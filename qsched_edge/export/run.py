@@ -14,6 +14,7 @@ from qsched_edge.checkpoint.recipes import ModelSpec, read_layers
 from qsched_edge.errors import BundleError
 from qsched_edge.export.component import write_component, write_whole
 from qsched_edge.export.finish import finish
+from qsched_edge.export.graphs import Graphs, graph_part
 from qsched_edge.export.job import ExportJob, job_of
 from qsched_edge.export.settings import ExportSettings
 from qsched_edge.export.widths import PRECISION, WIDTHS, check_target, choose_widths
@@ -43,8 +44,6 @@ def export(
     check_output(output, force)
     with saying("reading the model: schedules, tokenizers, hashes of the weights", quiet):
         job = job_of(spec, settings, quiet)
-    if settings.target:
-        check_target(job, settings.target)
     return run(job, output, force, observation)
 
 
@@ -60,6 +59,9 @@ def run(job: ExportJob, output: Path, force: bool = False, observation: Observat
         "prompts": job.watched,
     }
     with Staging(output, arguments, force) as staging:
+        job = replace(job, graphs=job.graphs or Graphs(staging, job.quiet))
+        if settings.target:
+            check_target(job, settings.target)
         if job.prompts and not all(staging.finished(name, key) for name, key in keys_of(job).items()):
             observation = observation or observed(job, job.prompts, staging)
         if settings.target:
@@ -69,7 +71,8 @@ def run(job: ExportJob, output: Path, force: bool = False, observation: Observat
         for plan in job.layout.components:
             write = writer_of(job, plan, observation if job.prompts else None)
             staging.part(plan.name, write, keys_of(job)[plan.name])
-        staging.drop(name for name in TRACES if (staging.folder / name).exists())
+        traces = (*TRACES, *(graph_part(c.name) for c in job.layout.components))
+        staging.drop(name for name in traces if (staging.folder / name).exists())
         if settings.target:
             write_bytes(staging.folder / PRECISION, chosen.read_bytes())
         with saying("hashing the bundle and running its self-test", job.quiet):

@@ -102,7 +102,7 @@ export class Engine {
       const known = Object.keys(this.manifest.schedules).join(", ");
       throw new RequestError(`no schedule for ${asked} steps: this bundle has ${known}`);
     }
-    if (coefficients === "identity") return new Schedule(table, identity(asked));
+    if (coefficients === "identity") return new Schedule({ ...table, ...table.stock }, identity(asked));
     if (coefficients !== null) throw new RequestError(`coefficients is ${shown(coefficients)}: give null or "identity"`);
     return new Schedule(table);
   }

@@ -13,6 +13,7 @@ export function checkSchedule(table, steps, channels) {
   const wrong = COLUMNS.find((name) => table[name].length !== steps);
   if (wrong) throw new BundleError(`the schedule of ${steps} steps has ${table[wrong].length}: make the bundle again`);
   for (const name of ["c_x", "c_eps", "bias"]) checkColumn(name, table[name], steps, channels);
+  if (table.stock) checkSchedule(table.stock, steps, channels);
 }
 
 function checkColumn(name, column, steps, channels) {
