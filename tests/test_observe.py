@@ -279,9 +279,7 @@ def test_a_target_out_of_reach_is_refused_before_anything_is_observed(spec: Mode
         with pytest.raises(QuantizeError, match="cannot be reached"):
             export(spec, ExportSettings(4, observed=FEW, target=target), tmp_path / "x", quiet=True)
     assert not (tmp_path / "x").exists()
-    assert {p.name for p in (tmp_path / ".x.partial").iterdir()} == {
-        ".unet.graph.part.json", "stage.json", "unet.graph",
-    }  # fmt: skip
+    assert {p.name for p in (tmp_path / ".x.partial").glob("[!.]*")} == {"stage.json", "unet.graph"}
 
 
 def test_another_target_goes_on_with_what_was_observed(
