@@ -13,6 +13,7 @@ import typer
 
 from qsched_edge.cli import bundles, calibration, drawing, graphs, reports, serving, speed
 from qsched_edge.cli.options import Grouped
+from qsched_edge.cli.signatures import one_by_one
 from qsched_edge.errors import QSchedError
 
 app = typer.Typer(
@@ -28,7 +29,7 @@ COMMANDS = (
     reports.ablate, drawing.run, serving.serve, speed.bench, drawing.verify, graphs.inspect,
 )  # fmt: skip
 for command in COMMANDS:
-    app.command(cls=Grouped)(command)
+    app.command(cls=Grouped)(one_by_one(command))
 
 
 def print_version(wanted: bool) -> None:

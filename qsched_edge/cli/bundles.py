@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -32,6 +32,9 @@ from qsched_edge.precision import Scheme
 from qsched_edge.quantize.methods import METHODS
 from qsched_edge.work.memory import RamLimit, parse_bytes
 
+if TYPE_CHECKING:
+    from qsched_edge.checkpoint.recipes import ModelSpec
+
 DEFAULT = ExportSettings()
 Model = Annotated[str, option("Recipe name, recipe file, diffusers folder or hub id.", WHAT, "-m", "--model")]
 Steps = Annotated[
@@ -57,7 +60,6 @@ Words = Annotated[
         WHAT, "--textual-inversion", show_default=False,
     ),
 ]  # fmt: skip
-NO_WORDS: list[str] = []
 GroupSize = Annotated[
     int | None,
     option("Weights that share a scale: 16 to 256; 0: a whole output channel.", PRECISION, show_default=False),
@@ -109,90 +111,108 @@ def recipe(
     print(output)
 
 
-def export(
-    model: Model,
-    bits: Annotated[
-        int | None, option("Bits per weight: 2, 3, 4, 8, 16 or 32 (default: the recipe's).", PRECISION)
-    ] = None,
+@dataclass(frozen=True, kw_only=True)
+class ExportOptions:
+    """What `qsched-edge export` is given."""
+
+    model: Model
+    bits: Annotated[int | None, option("Bits per weight: 2, 3, 4, 8, 16 or 32 (default: the recipe's).", PRECISION)] = (
+        None
+    )
     method: Annotated[
         str | None, one_of(METHODS, "Quantizer; smoothquant is for W8A8 (default: the recipe's).", PRECISION)
-    ] = None,
-    activation_bits: Annotated[
-        int, option("Bits of what layers compute with: 8 or 16 (as is).", PRECISION)
-    ] = DEFAULT.activation_bits,
+    ] = None
+    activation_bits: Annotated[int, option("Bits of what layers compute with: 8 or 16 (as is).", PRECISION)] = (
+        DEFAULT.activation_bits
+    )
     target_size: Annotated[
         str | None, option("Choose the width of each of the backbone's weights: bytes of all, such as 500M.", PRECISION)
-    ] = None,
+    ] = None
     target_ratio: Annotated[
         float | None, option("The same, as the bytes in FP16 over the bytes stored, such as 3.6.", PRECISION)
-    ] = None,
-    precision_map: Annotated[
-        Path | None, option("Widths of single weights: a bundle's precision.toml.", PRECISION)
-    ] = None,
+    ] = None
+    precision_map: Annotated[Path | None, option("Widths of single weights: a bundle's precision.toml.", PRECISION)] = (
+        None
+    )
     calib_prompts: Annotated[
         Path | None, option("Prompts that all but rtn observe the model with (default: the recipe's).", OBSERVING)
-    ] = DEFAULT.observed.prompts,
-    calib_count: Annotated[
-        int, option("How many of them to draw; 0: observe nothing.", OBSERVING)
-    ] = DEFAULT.observed.count,
-    steps: Steps = None,
-    guidance_scale: Scale = None,
-    height: Height = None,
-    width: Width = None,
-    scheduler: Scheduler = None,
-    base: Base = None,
-    lora: Lora = None,
-    lora_scale: LoraScale = None,
-    textual_inversion: Words = NO_WORDS,
-    group_size: GroupSize = None,
-    symmetric: Symmetric = None,
-    encoder: Annotated[
-        bool, option("Bring the VAE encoder, to start from pictures.", PARTS, "--encoder")
-    ] = DEFAULT.choices.encoder,
-    decoder: Annotated[
-        str, one_of(DECODERS, "tiny where the recipe names a tiny decoder.", PARTS)
-    ] = DEFAULT.choices.decoder,
+    ] = DEFAULT.observed.prompts
+    calib_count: Annotated[int, option("How many of them to draw; 0: observe nothing.", OBSERVING)] = (
+        DEFAULT.observed.count
+    )
+    steps: Steps = None
+    guidance_scale: Scale = None
+    height: Height = None
+    width: Width = None
+    scheduler: Scheduler = None
+    base: Base = None
+    lora: Lora = None
+    lora_scale: LoraScale = None
+    textual_inversion: Words = field(default_factory=list)
+    group_size: GroupSize = None
+    symmetric: Symmetric = None
+    encoder: Annotated[bool, option("Bring the VAE encoder, to start from pictures.", PARTS, "--encoder")] = (
+        DEFAULT.choices.encoder
+    )
+    decoder: Annotated[str, one_of(DECODERS, "tiny where the recipe names a tiny decoder.", PARTS)] = (
+        DEFAULT.choices.decoder
+    )
     portable: Annotated[
         bool, option("Attention in ONNX's own operators: slower, for runtimes beside onnxruntime.", PARTS, "--portable")
-    ] = DEFAULT.portable,
-    max_ram: MaxRam = None,
-    output: Output = None,
-    force: Force = False,
-    quiet: Quiet = False,
-    as_json: Json = False,
-) -> None:
-    """Capture, quantize and bundle a model; all Q-Sched coefficients are one."""
-    from qsched_edge.checkpoint.recipes import Overrides, read_layers, resolve
+    ] = DEFAULT.portable
+    max_ram: MaxRam = None
+    output: Output = None
+    force: Force = False
+    quiet: Quiet = False
+    as_json: Json = False
 
-    Scheme(DEFAULT.bits if bits is None else bits, activation_bits=activation_bits)  # refused before anything is read
-    ram = RamLimit(parse_bytes(max_ram) if max_ram else None)
-    target = target_of(parse_bytes(target_size) if target_size else None, target_ratio)
-    layers = read_layers(precision_map) if precision_map else None
-    counts = step_counts(steps) if steps else None
-    said = Overrides(
-        counts, guidance_scale, height, width, scheduler, lora, lora_scale, group_size, symmetric,
-        tuple(textual_inversion) or None, base,
-    )  # fmt: skip
-    spec = resolve(model, said)
-    if layers:
-        spec = replace(spec, recipe=replace(spec.recipe, layers=layers))
+
+def export(given: ExportOptions) -> None:
+    """Capture, quantize and bundle a model; all Q-Sched coefficients are one."""
+    bits = DEFAULT.bits if given.bits is None else given.bits
+    Scheme(bits, activation_bits=given.activation_bits)  # refused before anything is read
+    ram = RamLimit(parse_bytes(given.max_ram) if given.max_ram else None)
+    target = target_of(parse_bytes(given.target_size) if given.target_size else None, given.target_ratio)
+    spec = described(given)
     settings = ExportSettings(
-        bits=spec.recipe.bits if bits is None else bits,
-        method=method or spec.recipe.method,
-        choices=Choices(encoder, decoder),
+        bits=spec.recipe.bits if given.bits is None else given.bits,
+        method=given.method or spec.recipe.method,
+        choices=Choices(given.encoder, given.decoder),
         ram=ram,
-        activation_bits=activation_bits,
-        observed=ObservedPrompts(calib_prompts, calib_count),
+        activation_bits=given.activation_bits,
+        observed=ObservedPrompts(given.calib_prompts, given.calib_count),
         target=target,
-        portable=portable,
+        portable=given.portable,
     )
     with needing("export"):
         from qsched_edge.export.run import export as run_export
 
-    folder = output or Path(f"{spec.recipe.name}-{settings.suffix}")
-    run_export(spec, settings, folder, force, quiet)
+    folder = given.output or Path(f"{spec.recipe.name}-{settings.suffix}")
+    run_export(spec, settings, folder, given.force, given.quiet)
     summary = summary_of(folder)
-    show(summary, as_json, table_of(summary))
+    show(summary, given.as_json, table_of(summary))
+
+
+def described(given: ExportOptions) -> ModelSpec:
+    """The model with what the options say in the place of its recipe's words."""
+    from qsched_edge.checkpoint.recipes import Overrides, read_layers, resolve
+
+    layers = read_layers(given.precision_map) if given.precision_map else None
+    said = Overrides(
+        steps=step_counts(given.steps) if given.steps else None,
+        guidance=given.guidance_scale,
+        height=given.height,
+        width=given.width,
+        scheduler=given.scheduler,
+        lora=given.lora,
+        lora_scale=given.lora_scale,
+        group_size=given.group_size,
+        symmetric=given.symmetric,
+        textual_inversion=tuple(given.textual_inversion) or None,
+        base=given.base,
+    )
+    spec = resolve(given.model, said)
+    return replace(spec, recipe=replace(spec.recipe, layers=layers)) if layers else spec
 
 
 def step_counts(text: str) -> tuple[int, ...]:

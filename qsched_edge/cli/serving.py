@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 from qsched_edge.cli.options import (
     LIMITS,
-    NO_PROVIDERS,
     PLACE,
     Bundle,
-    DecoderTile,
-    Device,
-    Memory,
-    Provider,
     Quiet,
-    Threads,
+    RuntimePlace,
     needing,
     option,
 )
@@ -32,39 +28,37 @@ OnnxruntimeWeb = Annotated[
 ]  # fmt: skip
 
 
-def serve(
-    bundle: Bundle,
-    host: Annotated[str, option("Address to listen on; 0.0.0.0 lets the whole network draw.", PLACE)] = DEFAULT.host,
-    port: Annotated[int, option("Port to listen on; 0: any that is free.", PLACE)] = DEFAULT.port,
-    queue: Annotated[int, option("Requests that may wait while one is drawn.", LIMITS)] = DEFAULT.queue,
-    max_images: Annotated[int, option("Pictures of one request.", LIMITS)] = DEFAULT.max_images,
+@dataclass(frozen=True, kw_only=True)
+class ServeOptions(RuntimePlace):
+    """What `qsched-edge serve` is given."""
+
+    bundle: Bundle
+    host: Annotated[str, option("Address to listen on; 0.0.0.0 lets the whole network draw.", PLACE)] = DEFAULT.host
+    port: Annotated[int, option("Port to listen on; 0: any that is free.", PLACE)] = DEFAULT.port
+    queue: Annotated[int, option("Requests that may wait while one is drawn.", LIMITS)] = DEFAULT.queue
+    max_images: Annotated[int, option("Pictures of one request.", LIMITS)] = DEFAULT.max_images
     max_side: Annotated[
         int, option("Pixels of a picture's longer side, where the bundle's own is not longer.", LIMITS)
-    ] = DEFAULT.max_side,
-    onnxruntime_web: OnnxruntimeWeb = None,
-    device: Device = "cpu",
-    provider: Provider = NO_PROVIDERS,
-    memory: Memory = "auto",
-    decoder_tile: DecoderTile = None,
-    threads: Threads = None,
-    quiet: Quiet = False,
-) -> None:
+    ] = DEFAULT.max_side
+    onnxruntime_web: OnnxruntimeWeb = None
+    quiet: Quiet = False
+
+
+def serve(given: ServeOptions) -> None:
     """Serve a page that draws with a bundle, and OpenAI's images endpoint, until Ctrl-C."""
     from qsched_edge.serve.published import find_onnxruntime_web
 
-    settings = ServeSettings(host, port, queue, max_images, max_side)
-    ort = find_onnxruntime_web(onnxruntime_web)
+    settings = ServeSettings(given.host, given.port, given.queue, given.max_images, given.max_side)
+    ort = find_onnxruntime_web(given.onnxruntime_web)
     with needing("serve"):
         from qsched_edge.serve.run import serve as run_server
 
     def ready(address: str) -> None:
         print(address, flush=True)
-        for line in () if quiet else said(settings, ort):
+        for line in () if given.quiet else said(settings, ort):
             print(line, file=sys.stderr, flush=True)
 
-    place = {"device": device, "providers": provider or None, "memory": memory, "threads": threads,
-             "decoder_tile": decoder_tile}  # fmt: skip
-    run_server(bundle, place, settings, ort, ready)
+    run_server(given.bundle, given.sampler, settings, ort, ready)
 
 
 def said(settings: ServeSettings, ort: Any) -> list[str]:

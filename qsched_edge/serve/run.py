@@ -6,7 +6,6 @@ import signal
 import socket
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import uvicorn
 from qsched_runtime import Sampler
@@ -49,10 +48,10 @@ def server_of(site: Site) -> uvicorn.Server:
     )  # fmt: skip
 
 
-def serve(bundle: Path, place: dict[str, Any], settings: ServeSettings, ort: OnnxruntimeWeb | None,
+def serve(bundle: Path, load: Callable[[Path], Sampler], settings: ServeSettings, ort: OnnxruntimeWeb | None,
           ready: Callable[[str], None]) -> None:  # fmt: skip
-    """Until Ctrl-C or SIGTERM. `place`: arguments of Sampler.from_pretrained; `ready` gets the address."""
-    with listening(settings) as sock, Sampler.from_pretrained(bundle, **place) as sampler:
+    """Until Ctrl-C or SIGTERM. `load` opens the bundle; `ready` gets the address."""
+    with listening(settings) as sock, load(bundle) as sampler:
         server = server_of(site_of(bundle, sampler, settings, ort))
         before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # uvicorn hands its signal on once it has stopped
         ready(address(sock))
