@@ -1,4 +1,4 @@
-"""What a better schedule is worth, on the embedded model: `python -m benchmarks.evidence --part schedules -o DIR`.
+"""The evidence's part "schedules": what a better schedule is worth, on the embedded model.
 
 Three questions, each with a table: a schedule that calibration found beside the stock one and one made by hand, at
 each width; a schedule learned on the quantized network beside one learned on full precision; losses and columns side by
@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 from qsched_runtime import Sampler
 
+from benchmarks.ablation import Found
 from qsched_edge.ablate.judged import closed
 from qsched_edge.bundle.learned import LearnedSchedule
 from qsched_edge.bundle.opened import open_bundle
@@ -217,10 +218,20 @@ def objectives(bench: Bench) -> str:
 
 
 TABLES = {
-    "schedules": stock_hand_found, "closed gap": closed_gap, "transferred": transferred, "objectives": objectives,
+    "schedules": stock_hand_found, "closed gap": closed_gap, "objectives": objectives, "transferred": transferred,
 }  # fmt: skip
+TIMESTEPS = (  # what stands above each table of the marker "timesteps"
+    ("schedules", "Gains over the stock schedule of the same network stand in brackets; above zero is better:"),
+    ("closed gap", "What is won back of the way from W2 to full precision, both by the stock schedule:"),
+    ("objectives", "Losses and columns side by side at W4A16, gains over the stock schedule:"),
+)
 
 
-def tables(bench: Bench, names: Sequence[str] = tuple(TABLES)) -> dict[str, str]:
-    """The named tables as Markdown."""
-    return {name: TABLES[name](bench) for name in names}
+def measure(folder: Path, model: str, threads: Sequence[object], names: Sequence[str] = tuple(TABLES)) -> Found:
+    """The named tables as Markdown, and the record of every calibration that they rest on."""
+    bench = Bench(folder, model, threads)
+    made = {name: TABLES[name](bench) for name in names}
+    above = "\n\n".join(f"{title}\n\n{made[name]}" for name, title in TIMESTEPS if name in made)
+    texts = {"timesteps": above} | ({"controls": made["transferred"]} if "transferred" in made else {})
+    records = {path.stem: json.loads(path.read_text()) for path in sorted(folder.glob("w*-*.json"))}
+    return Found(records, texts, {})

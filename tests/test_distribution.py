@@ -244,4 +244,4 @@ def test_proximity_takes_the_distance_from_the_stock_schedule_off(copy: Path, re
     held = learn(copy, recipe, replace(SETTINGS, proximity=1e4))["candidates"][0]
     assert free["fit"] > 0
     assert (held["c_x"], held["c_eps"]) == ([1.0] * 4, [1.0] * 4)
-    assert held["fit"] == pytest.approx(0, abs=1e-9)
+    assert held["fit"] == pytest.approx(0.0, abs=1e-9)

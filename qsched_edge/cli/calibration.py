@@ -69,15 +69,14 @@ class CalibrateOptions:
     )
     seed: Annotated[int, option("Seed of all noise and choices, 0 to 99.", SEARCHING)] = DEFAULT.seed
     loss: Annotated[
-        str,
+        str | None,
         one_of(
             (*losses(), DISTRIBUTION),
             "reference: nearness to full precision's latents; distribution: nearness of all pictures to reference "
             "pictures (default: the recipe's, else jaq).",
             SCORING,
-            show_default=False,
         ),
-    ] = DEFAULT.loss
+    ] = None
     k: Annotated[float, option("JAQ = TC + k IQ.", SCORING)] = DEFAULT.k
     fit: Annotated[
         list[str],
@@ -85,7 +84,6 @@ class CalibrateOptions:
             f"Encoder of the loss distribution: {', '.join(ENCODERS)}, or KIND:MODEL. Repeat for several (default: the "
             "recipe's, else clip and patches).",
             SCORING,
-            show_default=False,
         ),
     ] = field(default_factory=FIT.copy)
     references: Annotated[
@@ -131,7 +129,7 @@ class CalibrateOptions:
         return CalibrationSettings(
             search=tuple(self.search),
             columns=tuple(self.columns),
-            loss=self.loss,
+            loss=self.loss or "",
             k=self.k,
             fit=tuple(self.fit),
             references=self.references,
