@@ -63,7 +63,7 @@ def verify(folder: Path) -> Manifest:
     strays = sorted({p.relative_to(folder).as_posix() for p in found} - known)
     if strays:
         raise BundleError(f"{strays[0]!r} is in {folder} but not in {NAME}: remove it or make the bundle again")
-    if manifest.raw["version"] != version_of(manifest.raw["schedules"]):
+    if manifest.raw["version"] != version_of(manifest.raw):
         raise BundleError(
             f"{folder} is version {manifest.raw['version']} but its schedules are not: run calibrate again"
         )
