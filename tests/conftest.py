@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -18,15 +20,29 @@ ROOT = Path(__file__).parent.parent
 TOKENIZER = ROOT / "models/emoji/tokenizer"
 
 
+TRACED = "QSCHED_TESTS_TRACED"  # the folder of graphs that all processes of the tests share
+
+
+def command_line(*arguments: object) -> list[str]:
+    """What runs `qsched-edge ARGUMENTS` in a process of its own; exports take the graphs that tests have traced."""
+    traced = arguments[0] == "export" and TRACED in os.environ
+    module = ["benchmarks.remembered", os.environ[TRACED]] if traced else ["qsched_edge"]
+    return [sys.executable, "-m", *module, *map(str, arguments)]
+
+
 def cli(*arguments: object, timeout: int = 600) -> subprocess.CompletedProcess[str]:
     """Run the command line in a process of its own."""
-    command = [sys.executable, "-m", "qsched_edge", *map(str, arguments)]
+    command = command_line(*arguments)
     return subprocess.run(command, capture_output=True, text=True, timeout=timeout, check=False, cwd=ROOT)
 
 
 @pytest.fixture(scope="session", autouse=True)
-def captures_are_remembered() -> Iterator[None]:
-    with captures_remembered():
+def captures_are_remembered(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Every architecture is traced once, whichever process of the tests asks first."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "traced"
+    os.environ[TRACED] = str(folder)
+    with captures_remembered(folder):
         yield
 
 
@@ -115,3 +131,9 @@ def bundles(recipe: Path) -> dict[int, Path]:
         bits: export(spec, ExportSettings(bits), recipe.parent / f"mini-w{bits}", force=True, quiet=True)
         for bits in (32, 4)
     }
+
+
+@pytest.fixture
+def copy(bundles: dict[int, Path], tmp_path: Path) -> Path:
+    """One's own copy of the miniature in 4 bits."""
+    return Path(shutil.copytree(bundles[4], tmp_path / "bundle"))

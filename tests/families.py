@@ -120,7 +120,7 @@ def save(pipeline, folder: Path) -> Path:  # type: ignore[no-untyped-def]
     return folder
 
 
-def flux(shift: float = 1.0):  # type: ignore[no-untyped-def]
+def flux(**scheduler):  # type: ignore[no-untyped-def]
     from diffusers import FlowMatchEulerDiscreteScheduler, FluxPipeline, FluxTransformer2DModel
     from transformers import T5Config, T5EncoderModel
 
@@ -147,7 +147,7 @@ def flux(shift: float = 1.0):  # type: ignore[no-untyped-def]
         feed_forward_proj="gated-gelu",
     )
     return FluxPipeline(
-        FlowMatchEulerDiscreteScheduler(shift=shift),
+        FlowMatchEulerDiscreteScheduler(**scheduler),
         vae(scaling_factor=0.36, shift_factor=0.12, use_quant_conv=False, use_post_quant_conv=False),
         clip_text(),
         clip_tokenizer(),

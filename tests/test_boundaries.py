@@ -28,7 +28,7 @@ ORDER = (  # lowest first; rooms of one line do not know each other
     ("quantize",),
     ("observe", "foreign"),
     ("bundle",),
-    ("export", "jaq"),
+    ("export", "jaq", "serve"),
     ("calibrate",),
     ("evaluate",),
     ("ablate",),

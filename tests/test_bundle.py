@@ -1,7 +1,6 @@
 """Damaged and hostile bundles are refused before any parser sees their files; verify finds every change."""
 
 import json
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -13,11 +12,6 @@ from qsched_edge.bundle.learned import LearnedSchedule
 from qsched_edge.bundle.opened import open_bundle
 from qsched_edge.bundle.verify import verify
 from qsched_edge.bundle.write import bundle_bytes, write_schedule
-
-
-@pytest.fixture
-def copy(bundles: dict[int, Path], tmp_path: Path) -> Path:
-    return Path(shutil.copytree(bundles[4], tmp_path / "bundle"))
 
 
 def edit(folder: Path, change) -> None:  # type: ignore[no-untyped-def]

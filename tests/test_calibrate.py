@@ -52,11 +52,6 @@ TABLE = ScheduleTable(*[np.array([9.0, 6.0, 4.0, 2.0]) for _ in range(7)], 1.0) 
 DECIDED = ("c_x", "c_eps", "shipped", "candidates")
 
 
-@pytest.fixture
-def copy(bundles: dict[int, Path], tmp_path: Path) -> Path:
-    return Path(shutil.copytree(bundles[4], tmp_path / "bundle"))
-
-
 def learn(folder: Path, recipe: Path, settings: CalibrationSettings = FEW) -> dict:
     return calibrate(folder, settings, None, None, str(recipe), quiet=True).record
 
@@ -79,10 +74,8 @@ def test_the_bundle_may_be_the_folder_one_is_in(
     learn(Path(), recipe, replace(FEW, search=("line",), budget="32"))
     verify(copy)
     assert sorted(p.name for p in copy.parent.iterdir()) == ["bundle"]
-    settings = EvaluationSettings(prompts=2, seeds=1)
-    report = evaluation.evaluate(
-        Path(), tmp_path / "report", settings, None, str(recipe), force=False, quiet=True, reference=bundles[32]
-    )
+    settings = EvaluationSettings(prompts=2, seeds=1, reference=bundles[32])
+    report = evaluation.evaluate(Path(), tmp_path / "report", settings, None, str(recipe), quiet=True)
     assert report["bundle"] == manifests.read(copy).name
 
 
@@ -255,12 +248,16 @@ def test_a_spent_budget_proposes_the_best_so_far(copy: Path, recipe: Path) -> No
     assert any("the budget ended the search" in w for w in found["warnings"])
 
 
-@pytest.mark.parametrize("stop_at", [1, 4, 9, 15])
+@pytest.fixture(scope="module")
+def uninterrupted(bundles: dict[int, Path], recipe: Path, tmp_path_factory: pytest.TempPathFactory) -> dict:
+    folder = Path(shutil.copytree(bundles[4], tmp_path_factory.mktemp("whole") / "bundle"))
+    return learn(folder, recipe)
+
+
+@pytest.mark.parametrize("stop_at", [1, 9, *(pytest.param(n, marks=pytest.mark.slow) for n in (4, 15))])
 def test_an_interrupted_calibration_resumes_to_the_same_coefficients(
-    copy: Path, recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop_at: int
+    copy: Path, recipe: Path, uninterrupted: dict, monkeypatch: pytest.MonkeyPatch, stop_at: int
 ) -> None:
-    whole = Path(shutil.copytree(copy, tmp_path / "whole"))
-    expected = learn(whole, recipe)
     before = (copy / "qsched.json").read_bytes()
     recall, calls = Journal.recall, []
 
@@ -280,7 +277,7 @@ def test_an_interrupted_calibration_resumes_to_the_same_coefficients(
         with journal.open("a") as handle:
             handle.write('["cut off in the mid')  # a kill while writing
     found = learn(copy, recipe)
-    assert {k: found[k] for k in DECIDED} == {k: expected[k] for k in DECIDED}
+    assert {k: found[k] for k in DECIDED} == {k: uninterrupted[k] for k in DECIDED}
 
 
 def test_bad_requests_leave_the_bundle_alone(

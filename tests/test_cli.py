@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import ROOT, cli
+from conftest import ROOT, cli, command_line
 
 from qsched_edge.calibrate.registries import SEARCHES
 from qsched_edge.calibrate.settings import CalibrationSettings
@@ -234,7 +234,7 @@ def test_a_full_disk_is_one_line_and_nothing_looks_whole(recipe: Path, tmp_path:
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
 
-    command = [sys.executable, "-m", "qsched_edge", "export", "-m", recipe, "-o", tmp_path / "out", "--quiet"]
+    command = command_line("export", "-m", recipe, "-o", tmp_path / "out", "--quiet")
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT, preexec_fn=no_room)
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1].startswith("error: ")
@@ -250,7 +250,20 @@ def test_ctrl_c_leaves_nothing_half_and_the_same_command_finishes(
     before = (folder / "qsched.json").read_bytes()
     arguments = {
         "export": ("export", "-m", recipe, "--bits", 8, "-o", tmp_path / "out"),
-        "calibrate": ("calibrate", folder, "-m", recipe, "--fit-prompts", 8, "--heldout-prompts", 8, "--points", 5),
+        "calibrate": (
+            "calibrate",
+            folder,
+            "-m",
+            recipe,
+            "--fit-prompts",
+            4,
+            "--heldout-prompts",
+            4,
+            "--points",
+            3,
+            "--search",
+            "grid",
+        ),
         "evaluate": (
             "evaluate",
             folder,
@@ -261,7 +274,9 @@ def test_ctrl_c_leaves_nothing_half_and_the_same_command_finishes(
             "--reference",
             bundles[32],
             "--count",
-            24,
+            6,
+            "--seeds",
+            1,
         ),
     }[command]
     trace = {
@@ -270,7 +285,7 @@ def test_ctrl_c_leaves_nothing_half_and_the_same_command_finishes(
         "evaluate": tmp_path / ".out.partial/stage.json",
     }[command]
     process = subprocess.Popen(
-        [sys.executable, "-m", "qsched_edge", *map(str, arguments), "--quiet"],
+        command_line(*arguments, "--quiet"),
         stderr=subprocess.PIPE,
         text=True,
         cwd=ROOT,

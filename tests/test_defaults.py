@@ -163,7 +163,10 @@ def test_a_scheduler_is_refused_before_anything_heavy_is_imported(plain: Path, t
     folder = Path(shutil.copytree(plain, tmp_path / "dreamshaper"))
     index = json.loads((folder / "model_index.json").read_text())
     (folder / "model_index.json").write_text(json.dumps({**index, "scheduler": ["diffusers", "PNDMScheduler"]}))
-    code = f"from qsched_edge.cli.bundles import export\ntry:\n export({str(folder)!r})\n raise SystemExit(9)"
+    code = (
+        "from qsched_edge.cli.bundles import ExportOptions, export\n"
+        f"try:\n export(ExportOptions(model={str(folder)!r}))\n raise SystemExit(9)"
+    )
     added = loaded_after(f"{code}\nexcept Exception as e:\n assert 'looks back' in str(e), e")
     assert not added & (set(HEAVY) - {"numpy", "onnxruntime", "typer"})
     assert resolve(str(folder), Overrides(scheduler="LCMScheduler")).recipe.guidance == 1.0

@@ -74,11 +74,16 @@ FAMILIES = {
 }
 
 
-# the LoRA recipes of the other base model: drawn at full precision only, the rest of the path is the same
+# the LoRA recipes of the other base model, and a schedule that shifts: drawn at full precision only, the rest of the
+# path is the same
 CROSSED = {
     "lcm-sdxl": (
         lambda: families.stable_diffusion_xl(stock()),
         'steps = [4, 2]\nguidance = 1.0\nscheduler = "LCMScheduler"\nlora = "lora.safetensors"',
+    ),
+    "flux-shifted": (
+        lambda: families.flux(use_dynamic_shifting=True, base_shift=1.5, base_image_seq_len=20, max_image_seq_len=60),
+        "steps = [4]\nguidance = 0.0\nsequence_length = 16\nheight = 16\nwidth = 16",
     ),
     "pcm-sd15": (
         lambda: families.stable_diffusion(stock()),
@@ -155,7 +160,7 @@ def test_the_runtime_draws_what_diffusers_draws(spec: ModelSpec, bundle: Path, o
 
 
 @pytest.mark.parametrize("name", CROSSED)
-def test_loras_of_either_kind_fit_either_base(name: str, tmp_path: Path) -> None:
+def test_loras_fit_either_base_and_schedules_shift_with_the_size(name: str, tmp_path: Path) -> None:
     spec = saved_miniature(name, tmp_path)
     bundle = export(spec, ExportSettings(32), tmp_path / "w32", quiet=True)
     assert_draws_alike(spec, bundle, stock_pipeline(spec), SIZES[1])
@@ -263,7 +268,7 @@ def test_negative_prompts_guide_as_diffusers_does(spec: ModelSpec, bundle: Path,
         assert_same(sampler(PROMPTS, seed=5, negative_prompt=ours, **request).images, expected)
 
 
-@pytest.mark.parametrize("bits", [4, 8])
+@pytest.mark.parametrize("bits", [4, pytest.param(8, marks=pytest.mark.slow)])
 def test_quantized_bundles_take_the_whole_path(spec: ModelSpec, bundle: Path, bits: int, tmp_path: Path) -> None:
     from qsched_edge.calibrate import run as calibration
     from qsched_edge.evaluate import run as evaluation
@@ -274,8 +279,8 @@ def test_quantized_bundles_take_the_whole_path(spec: ModelSpec, bundle: Path, bi
     few = CalibrationSettings(points=2, iterations=2, fit_prompts=4, heldout_prompts=4)
     record = calibration.calibrate(folder, few, None, None, model, quiet=True).record
     assert len(record["c_x"]) == len(record["c_eps"]) == spec.recipe.steps[0]
-    settings = EvaluationSettings(prompts=2, seeds=1)
-    report = evaluation.evaluate(folder, tmp_path / "report", settings, None, model, False, True, bundle)
+    settings = EvaluationSettings(prompts=2, seeds=1, reference=bundle)
+    report = evaluation.evaluate(folder, tmp_path / "report", settings, None, model, quiet=True)
     assert all(np.isfinite(list(cell.values())).all() for cell in report["cells"].values())
     images = Sampler.from_pretrained(folder)(PROMPTS, seed=5, height=16, width=16).images
     assert images.shape == (2, 16, 16, 3)
@@ -286,11 +291,10 @@ def test_a_network_of_four_levels_is_captured_for_all_sizes() -> None:
     """SD1.5 and SD-Turbo halve their latents three times."""
     from qsched_edge.capture.unet import capture_unet
 
-    kinds = ("CrossAttnDownBlock2D", "DownBlock2D"), ("UpBlock2D", "CrossAttnUpBlock2D")
     network = families.unet(32).config | {
         "block_out_channels": [32] * 4,
-        "down_block_types": [kinds[0][0]] * 3 + [kinds[0][1]],
-        "up_block_types": [kinds[1][0]] + [kinds[1][1]] * 3,
+        "down_block_types": ["DownBlock2D", "DownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"],
+        "up_block_types": ["UpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D", "UpBlock2D"],
     }
     shape = capture_unet(network, 24).model.graph.inputs[0].shape
     assert shape is not None

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import zipfile
+from importlib.metadata import Distribution, distribution, distributions
 from pathlib import Path
 
 import pytest
@@ -25,13 +26,47 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def embedded(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The python of a virtual environment that holds what an embedding app installs and nothing else."""
-    folder = tmp_path_factory.mktemp("app") / "venv"
-    subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
-    python = folder / "bin/python"
-    command = [str(python), "-m", "pip", "install", "--quiet", str(wheel), "-c", str(ROOT / "constraints.txt")]
-    subprocess.run(command, check=True)
+    """The python of a virtual environment that holds what an embedding app needs and nothing else."""
+    python = bare_environment(tmp_path_factory.mktemp("app"))
+    install(python, wheel)
     return python
+
+
+def bare_environment(folder: Path) -> Path:
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(folder / "venv")], check=True)
+    return folder / "venv/bin/python"
+
+
+def pip_install(python: Path, *words: str) -> None:
+    subprocess.run([sys.executable, "-m", "pip", "--python", str(python), "install", "--quiet", *words], check=True)
+
+
+def install(python: Path, wheel: Path, extra: str = "") -> None:
+    """As pip would, from no index: what the wheel requires is linked from where these tests have it."""
+    named = f"{wheel}[{extra}]" if extra else str(wheel)
+    pip_install(python, "--no-index", "--no-deps", "--force-reinstall", named)
+    (site,) = python.parent.parent.glob("lib/python*/site-packages")
+    (ours,) = distributions(name="qsched-edge", path=[str(site)])
+    for name in sorted(closure(ours, extra) - {"qsched-edge"}):
+        here = distribution(name)
+        for top in {Path(file).parts[0] for file in here.files or ()} - {"..", "__pycache__"}:
+            if not (site / top).exists():
+                (site / top).symlink_to(Path(str(here.locate_file(top))))
+
+
+def closure(of: Distribution, extra: str) -> set[str]:
+    """Names of what a distribution requires on this machine, and what that requires."""
+    found: set[tuple[str, ...]] = set()
+    todo = [(of, extra)]
+    while todo:
+        one, extra = todo.pop()
+        for requirement in map(Requirement, one.requires or ()):
+            wanted = requirement.marker is None or requirement.marker.evaluate({"extra": extra})
+            if wanted and (requirement.name, *requirement.extras) not in found:
+                found.add((requirement.name, *requirement.extras))
+                inner = of if requirement.name == of.name else distribution(requirement.name)
+                todo += [(inner, e) for e in requirement.extras or ("",)]
+    return {name for name, *_ in found}
 
 
 def run(python: Path, code: str, *arguments: object) -> str:
@@ -49,6 +84,8 @@ def test_wheel_holds_two_packages_and_the_data(wheel: Path) -> None:
         expected = {f"{folder}/{p.name}" for p in (ROOT / folder).iterdir()}
         assert expected <= held
         assert not list((ROOT / folder).rglob("*.py"))
+    assert {f"runtimes/web/src/{p.name}" for p in (ROOT / "runtimes/web/src").iterdir()} <= held
+    assert {f"qsched_edge/serve/page/{p.name}" for p in (ROOT / "qsched_edge/serve/page").iterdir()} <= set(names)
 
 
 def test_requirements_never_name_both_onnxruntimes(wheel: Path) -> None:
@@ -64,11 +101,24 @@ def test_requirements_never_name_both_onnxruntimes(wheel: Path) -> None:
     assert {n for n in chosen("gpu") if n.startswith("onnxruntime")} == {"onnxruntime-gpu"}
 
 
-def test_embedding_app_installs_numpy_and_onnxruntime(embedded: Path) -> None:
+def installed(python: Path) -> set[str]:
     code = "from importlib.metadata import distributions as d; print('\\n'.join(x.name for x in d()))"
-    names = {n.lower() for n in run(embedded, code).split()}
+    return {name.lower() for name in run(python, code).split()}
+
+
+def test_embedding_app_needs_numpy_and_onnxruntime(embedded: Path) -> None:
+    names = installed(embedded)
     assert {"qsched-edge", "numpy", "onnxruntime"} <= names
     assert not names & {"torch", "diffusers", "transformers", "onnx", "neural-compressor", "typer"}
+
+
+@pytest.mark.slow
+def test_pip_installs_no_more_than_that(embedded: Path, wheel: Path, tmp_path: Path) -> None:
+    """From the index: what the tests without a network link is what pip finds."""
+    python = bare_environment(tmp_path)
+    pip_install(python, str(wheel), "-c", str(ROOT / "constraints.txt"))
+    assert installed(python) == installed(embedded)
+    run(python, "import qsched_runtime; qsched_runtime.Sampler")
 
 
 def test_embedding_app_draws_the_same_png(embedded: Path, bundles: dict[int, Path], tmp_path: Path) -> None:
@@ -101,8 +151,7 @@ def test_wheel_and_checkout_list_the_same_recipes(embedded: Path) -> None:
 @pytest.fixture(scope="module")
 def command(embedded: Path, wheel: Path) -> Path:
     """qsched-edge in the same environment with the extra `cli`."""
-    install = [str(embedded), "-m", "pip", "install", "--quiet", f"{wheel}[cli]", "-c", str(ROOT / "constraints.txt")]
-    subprocess.run(install, check=True)
+    install(embedded, wheel, "cli")
     return embedded.parent / "qsched-edge"
 
 

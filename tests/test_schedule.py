@@ -50,6 +50,10 @@ PUBLISHED = {  # the scheduler_config.json of each checkpoint
         "shift": 3.0, "use_dynamic_shifting": True, "_class_name": "FlowMatchEulerDiscreteScheduler"
     },
     "Tongyi-MAI/Z-Image-Turbo": {"shift": 3.0, "_class_name": "FlowMatchEulerDiscreteScheduler"},
+    "stabilityai/stable-diffusion-3.5-large-turbo": {"shift": 3.0, "_class_name": "FlowMatchEulerDiscreteScheduler"},
+    **dict.fromkeys(
+        ("segmind/SSD-1B", "segmind/Segmind-Vega"), {**STABLE_DIFFUSION, "_class_name": "EulerDiscreteScheduler"}
+    ),
 }  # fmt: skip
 PIPELINE = {  # the others are StableDiffusionPipeline
     "../models/emoji": "LatentConsistencyModelPipeline",
@@ -59,6 +63,9 @@ PIPELINE = {  # the others are StableDiffusionPipeline
     "black-forest-labs/FLUX.1-schnell": "FluxPipeline",
     "black-forest-labs/FLUX.2-klein-4B": "Flux2KleinPipeline",
     "Tongyi-MAI/Z-Image-Turbo": "ZImagePipeline",
+    "stabilityai/stable-diffusion-3.5-large-turbo": "StableDiffusion3Pipeline",
+    "segmind/SSD-1B": "StableDiffusionXLPipeline",
+    "segmind/Segmind-Vega": "StableDiffusionXLPipeline",
 }
 RECIPES = list(shipped_recipes().values())
 SHAPE = (1, 4, 8, 8)

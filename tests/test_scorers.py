@@ -4,14 +4,13 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT, TOKENIZER
+from conftest import ROOT, TOKENIZER, command_line
 from hub_server import LocalHub, ask_here, serving
 
 from qsched_edge.errors import MetricError
@@ -179,8 +178,9 @@ def bare(recipe: Path) -> Path:
 def ask(hub: LocalHub, tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
     def run(*arguments: object) -> subprocess.CompletedProcess[str]:
         environment = {**os.environ, **hub.environment(tmp_path / "home")}
-        command = [sys.executable, "-m", "qsched_edge", *map(str, arguments)]
-        return subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT, env=environment)
+        return subprocess.run(
+            command_line(*arguments), capture_output=True, text=True, check=False, cwd=ROOT, env=environment
+        )
 
     return run
 

@@ -17,9 +17,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import hostile
 import numpy as np
 import pytest
-import test_hostile
 from conftest import ROOT
 from qsched_runtime import Sampler
 from qsched_runtime.noise import TorchNoise
@@ -127,7 +127,7 @@ def test_pages_draw_what_python_draws(device: str, threads: int, cases: list[Cas
 
 def listing(folder: Path, files: dict[str, bytes]) -> bytes:
     """qsched.json with the sizes and hashes of files that its author has changed."""
-    raw = test_hostile.read(folder)
+    raw = hostile.read(folder)
     for file in raw["files"]:
         if data := files.get(file["path"]):
             file.update(bytes=len(data), sha256=hashlib.sha256(data).hexdigest())
@@ -136,14 +136,14 @@ def listing(folder: Path, files: dict[str, bytes]) -> bytes:
 
 def hostile_files(folder: Path) -> Iterator[tuple[str, dict[str, bytes]]]:
     """The Python runtime's corpus of manifests, texts and graphs."""
-    for name, (change, _) in test_hostile.MANIFESTS.items():
-        raw = test_hostile.read(folder)
+    for name, (change, _) in hostile.MANIFESTS.items():
+        raw = hostile.read(folder)
         change(raw)
         yield f"manifest {name}", {"qsched.json": json.dumps(raw).encode()}
-    for i, text in enumerate(test_hostile.NO_JSON):
+    for i, text in enumerate(hostile.NO_JSON):
         yield f"text {i}", {"qsched.json": text}
-    for name, (alter, _) in test_hostile.GRAPHS.items():
-        model = test_hostile.graph_of(folder)
+    for name, (alter, _) in hostile.GRAPHS.items():
+        model = hostile.graph_of(folder)
         alter(model)
         files = {"unet/model.onnx": model.SerializeToString()}
         yield f"graph {name}", {**files, "qsched.json": listing(folder, files)}

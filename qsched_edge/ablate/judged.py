@@ -29,7 +29,7 @@ from qsched_edge.work.staging import Staging, digest
 FULL, QUANTIZED, PLAIN = "full precision", "quantized", "c = 1"
 JAQ, FITTED = "jaq", "terms"  # the loss, of what the judge of its terms says
 JAQ_READING = Reading("JAQ", "JAQ", True, "{:.3f}", "{:+.3f}")
-RESAMPLES = 200
+FEW_RESAMPLES = 200
 
 
 @dataclass(frozen=True)
@@ -99,8 +99,8 @@ def measured(panel: Judges, looks: Mapping[str, Look], beside: Mapping[str, Look
     asked = panel.asked
     prompts = len(asked.prompts)
     jaq = np.asarray(panel.jaq(looks[FITTED].values)).reshape(prompts, -1).mean(axis=1)
-    choices = np.concatenate([np.arange(prompts)[None], resamples(prompts, 0, RESAMPLES)])
-    found = asked.panel.sampled(looks, prompts, beside, RESAMPLES)
+    choices = np.concatenate([np.arange(prompts)[None], resamples(prompts, 0, FEW_RESAMPLES)])
+    found = asked.panel.sampled(looks, prompts, beside, FEW_RESAMPLES)
     return {**{m: found[m] for m in panel.readings if m in found}, JAQ: jaq[choices].mean(axis=1)}
 
 

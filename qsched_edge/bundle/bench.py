@@ -89,11 +89,11 @@ class Clock:
         return found
 
 
-def bench_bundle(folder: Path, place: Mapping[str, Any], settings: BenchSettings = BenchSettings()) -> Bench:
-    """Load the bundle and draw with it; `place` are arguments of Sampler.from_pretrained."""
+def bench_bundle(folder: Path, load: Callable[[Path], Sampler], settings: BenchSettings = BenchSettings()) -> Bench:
+    """Load the bundle and draw with it."""
     started = time.perf_counter()
-    sampler = Sampler.from_pretrained(folder, **place)
-    load = time.perf_counter() - started
+    sampler = load(folder)
+    loaded = time.perf_counter() - started
     clock, graphs = Clock(), sampler.graphs
     sampler.graphs = {name: clock.around(name, graphs) for name in sampler.manifest.components}
     asked = {"num_inference_steps": settings.steps, "height": settings.height, "width": settings.width}
@@ -110,7 +110,7 @@ def bench_bundle(folder: Path, place: Mapping[str, Any], settings: BenchSettings
     networks[REST] = spread_of([total - sum(part.values()) for total, part in zip(totals[1:], parts[1:], strict=True)])
     stored = sum(file.bytes for file in sampler.manifest.files)
     steps = len(sampler.schedule(settings.steps).table)
-    return Bench(str(folder), size, steps, load, spread_of(totals[1:]), networks, peak_bytes(), stored)
+    return Bench(str(folder), size, steps, loaded, spread_of(totals[1:]), networks, peak_bytes(), stored)
 
 
 def spread_of(seconds: list[float]) -> Spread:

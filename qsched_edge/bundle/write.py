@@ -22,11 +22,12 @@ from qsched_runtime.manifest import (
     Manifest,
     TokenizerSpec,
     sha256,
+    table_of,
 )
 from qsched_runtime.noise import ALGORITHM
 
 from qsched_edge.bundle.learned import LearnedSchedule, coefficients_json
-from qsched_edge.checkpoint.schedule import fingerprint, table_of, table_to_json
+from qsched_edge.checkpoint.schedule import fingerprint, table_to_json
 from qsched_edge.errors import ScheduleError
 from qsched_edge.pipelines.layout import Layout
 from qsched_edge.work.staging import STAMP, write_json

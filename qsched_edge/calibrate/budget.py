@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from qsched_edge.errors import RequestError
 
-UNITS = {"": 0, "s": 1, "m": 60, "h": 3600}
+SECONDS = {"s": 1, "m": 60, "h": 3600}
 
 
 class BudgetSpent(Exception):  # noqa: N818 (no error: a search ends here with what it has)
@@ -31,4 +31,4 @@ class Budget:
         if not found or float(found[1]) <= 0:
             raise RequestError(f"budget {text!r} is neither passes nor time: write 20000, or 90s, 5m, 2h")
         value, unit = float(found[1]), found[2]
-        return cls(seconds=value * UNITS[unit]) if unit else cls(passes=value)
+        return cls(seconds=value * SECONDS[unit]) if unit else cls(passes=value)

@@ -58,13 +58,6 @@ class Captured:
     def weight_names(self) -> list[str]:
         return [name for name, value in self.model.graph.initializers.items() if value.const_value is None]
 
-    def copy(self) -> Captured:
-        """One that may be filled with weights while this one stays without."""
-        model = self.model.clone()
-        for node in model.graph:
-            node.name = None  # cloning gives every node one, which would be stored
-        return Captured(model, self.inputs, self.outputs)
-
 
 def capture(build: Callable[[], torch.nn.Module], inputs: Sequence[Port], outputs: Sequence[str]) -> Captured:
     """Trace `build()` under FakeTensorMode and convert it; no weight is ever allocated.

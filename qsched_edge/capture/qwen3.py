@@ -28,14 +28,14 @@ def wrapped(config: dict[str, Any], layers: Sequence[int]) -> torch.nn.Module:
 
     kinds = config.get("layer_types")
     shorter = {"num_hidden_layers": layers[-1], "layer_types": kinds and kinds[: layers[-1]], "dtype": "float32"}
-    settings = Qwen3Config.from_dict({**config, **shorter})
+    settings: Any = Qwen3Config.from_dict({**config, **shorter})
     if settings.rope_parameters["rope_type"] != "default" or set(settings.layer_types) != {"full_attention"}:
         raise CaptureError("Qwen3 with stretched positions or a sliding window is not supported")
 
     class TextEncoder(torch.nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.network = Qwen3Model(settings)
+            self.network: Any = Qwen3Model(settings)
             self.network.norm = torch.nn.Identity()  # behind the last state that is read
 
         def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> tuple[torch.Tensor, ...]:

@@ -11,8 +11,9 @@ from typing import Annotated
 
 import typer
 
-from qsched_edge.cli import bundles, calibration, drawing, graphs, reports, speed
+from qsched_edge.cli import bundles, calibration, drawing, graphs, reports, serving, speed
 from qsched_edge.cli.options import Grouped
+from qsched_edge.cli.signatures import one_by_one
 from qsched_edge.errors import QSchedError
 
 app = typer.Typer(
@@ -25,10 +26,10 @@ app = typer.Typer(
 )
 COMMANDS = (
     bundles.models, bundles.recipe, bundles.export, graphs.quantize, calibration.calibrate, reports.evaluate,
-    reports.ablate, drawing.run, speed.bench, drawing.verify, graphs.inspect,
+    reports.ablate, drawing.run, serving.serve, speed.bench, drawing.verify, graphs.inspect,
 )  # fmt: skip
 for command in COMMANDS:
-    app.command(cls=Grouped)(command)
+    app.command(cls=Grouped)(one_by_one(command))
 
 
 def print_version(wanted: bool) -> None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -32,6 +33,9 @@ from qsched_edge.precision import Scheme
 from qsched_edge.quantize.methods import METHODS
 from qsched_edge.work.memory import RamLimit, parse_bytes
 
+if TYPE_CHECKING:
+    from qsched_edge.checkpoint.recipes import ModelSpec
+
 DEFAULT = ExportSettings()
 Model = Annotated[str, option("Recipe name, recipe file, diffusers folder or hub id.", WHAT, "-m", "--model")]
 Steps = Annotated[
@@ -57,7 +61,6 @@ Words = Annotated[
         WHAT, "--textual-inversion", show_default=False,
     ),
 ]  # fmt: skip
-NO_WORDS: list[str] = []
 GroupSize = Annotated[
     int | None,
     option("Weights that share a scale: 16 to 256; 0: a whole output channel.", PRECISION, show_default=False),
@@ -74,21 +77,41 @@ Symmetric = Annotated[
 
 
 def models(as_json: Json = False) -> None:
-    """List the recipes: name, licence, source."""
+    """List the recipes: name, licence, step counts, parameters of the backbone, bytes at 4 bits, memory to run a step.
+
+    Parameters and bytes are computed from the architecture. Memory is the measured peak of a step where its picture's
+    side stands behind it, else the largest network's bytes (with ">"). "-": the architecture is only in the checkpoint.
+    """
+    from qsched_edge.checkpoint.figures import figures_of, steps_of
     from qsched_edge.checkpoint.recipes import shipped_recipes
 
-    recipes = shipped_recipes().values()
     rows = [
         {
             "name": r.name,
             "title": r.title,
             "license": r.license,
             "source": str(r.path(r.source)) if r.path(r.source).exists() else r.source,
+            "steps": list(steps_of(r)),
+            **(asdict(found) if (found := figures_of(r)) else {}),
         }
-        for r in recipes
+        for r in shipped_recipes().values()
     ]
-    name, license_ = (max(len(r[key]) for r in rows) for key in ("name", "license"))
-    show(rows, as_json, "\n".join(f"{r['name']:{name}} {r['license']:{license_}} {r['title']}" for r in rows))
+    show(rows, as_json, models_table(rows))
+
+
+def models_table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """The rows in columns of 100 characters together."""
+    cells = [("name", "licence", "steps", "parameters", "at 4 bits", "memory")]
+    for row in rows:
+        steps = ",".join(map(str, row["steps"])) or "-"
+        sizes = ("-", "-", "-")
+        if "w4_bytes" in row:
+            side, ram = row["ram_measured_at"], f"{row['ram_bytes'] / 1e9:.2f} GB"
+            at_step = f"{ram} ({side})" if side else f"> {ram}"
+            sizes = (f"{row['backbone_parameters'] / 1e9:.2f} B", f"{row['w4_bytes'] / 1e9:.2f} GB", at_step)
+        cells.append((row["name"], row["license"], steps, *sizes))
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    return "\n".join("  ".join(f"{c:{w}}" for c, w in zip(line, widths, strict=True)).rstrip() for line in cells)
 
 
 def recipe(
@@ -109,90 +132,108 @@ def recipe(
     print(output)
 
 
-def export(
-    model: Model,
-    bits: Annotated[
-        int | None, option("Bits per weight: 2, 3, 4, 8, 16 or 32 (default: the recipe's).", PRECISION)
-    ] = None,
+@dataclass(frozen=True, kw_only=True)
+class ExportOptions:
+    """What `qsched-edge export` is given."""
+
+    model: Model
+    bits: Annotated[int | None, option("Bits per weight: 2, 3, 4, 8, 16 or 32 (default: the recipe's).", PRECISION)] = (
+        None
+    )
     method: Annotated[
         str | None, one_of(METHODS, "Quantizer; smoothquant is for W8A8 (default: the recipe's).", PRECISION)
-    ] = None,
-    activation_bits: Annotated[
-        int, option("Bits of what layers compute with: 8 or 16 (as is).", PRECISION)
-    ] = DEFAULT.activation_bits,
+    ] = None
+    activation_bits: Annotated[int, option("Bits of what layers compute with: 8 or 16 (as is).", PRECISION)] = (
+        DEFAULT.activation_bits
+    )
     target_size: Annotated[
         str | None, option("Choose the width of each of the backbone's weights: bytes of all, such as 500M.", PRECISION)
-    ] = None,
+    ] = None
     target_ratio: Annotated[
         float | None, option("The same, as the bytes in FP16 over the bytes stored, such as 3.6.", PRECISION)
-    ] = None,
-    precision_map: Annotated[
-        Path | None, option("Widths of single weights: a bundle's precision.toml.", PRECISION)
-    ] = None,
+    ] = None
+    precision_map: Annotated[Path | None, option("Widths of single weights: a bundle's precision.toml.", PRECISION)] = (
+        None
+    )
     calib_prompts: Annotated[
         Path | None, option("Prompts that all but rtn observe the model with (default: the recipe's).", OBSERVING)
-    ] = DEFAULT.observed.prompts,
-    calib_count: Annotated[
-        int, option("How many of them to draw; 0: observe nothing.", OBSERVING)
-    ] = DEFAULT.observed.count,
-    steps: Steps = None,
-    guidance_scale: Scale = None,
-    height: Height = None,
-    width: Width = None,
-    scheduler: Scheduler = None,
-    base: Base = None,
-    lora: Lora = None,
-    lora_scale: LoraScale = None,
-    textual_inversion: Words = NO_WORDS,
-    group_size: GroupSize = None,
-    symmetric: Symmetric = None,
-    encoder: Annotated[
-        bool, option("Bring the VAE encoder, to start from pictures.", PARTS, "--encoder")
-    ] = DEFAULT.choices.encoder,
-    decoder: Annotated[
-        str, one_of(DECODERS, "tiny where the recipe names a tiny decoder.", PARTS)
-    ] = DEFAULT.choices.decoder,
+    ] = DEFAULT.observed.prompts
+    calib_count: Annotated[int, option("How many of them to draw; 0: observe nothing.", OBSERVING)] = (
+        DEFAULT.observed.count
+    )
+    steps: Steps = None
+    guidance_scale: Scale = None
+    height: Height = None
+    width: Width = None
+    scheduler: Scheduler = None
+    base: Base = None
+    lora: Lora = None
+    lora_scale: LoraScale = None
+    textual_inversion: Words = field(default_factory=list)
+    group_size: GroupSize = None
+    symmetric: Symmetric = None
+    encoder: Annotated[bool, option("Bring the VAE encoder, to start from pictures.", PARTS, "--encoder")] = (
+        DEFAULT.choices.encoder
+    )
+    decoder: Annotated[str, one_of(DECODERS, "tiny where the recipe names a tiny decoder.", PARTS)] = (
+        DEFAULT.choices.decoder
+    )
     portable: Annotated[
         bool, option("Attention in ONNX's own operators: slower, for runtimes beside onnxruntime.", PARTS, "--portable")
-    ] = DEFAULT.portable,
-    max_ram: MaxRam = None,
-    output: Output = None,
-    force: Force = False,
-    quiet: Quiet = False,
-    as_json: Json = False,
-) -> None:
-    """Capture, quantize and bundle a model; all Q-Sched coefficients are one."""
-    from qsched_edge.checkpoint.recipes import Overrides, read_layers, resolve
+    ] = DEFAULT.portable
+    max_ram: MaxRam = None
+    output: Output = None
+    force: Force = False
+    quiet: Quiet = False
+    as_json: Json = False
 
-    Scheme(DEFAULT.bits if bits is None else bits, activation_bits=activation_bits)  # refused before anything is read
-    ram = RamLimit(parse_bytes(max_ram) if max_ram else None)
-    target = target_of(parse_bytes(target_size) if target_size else None, target_ratio)
-    layers = read_layers(precision_map) if precision_map else None
-    counts = step_counts(steps) if steps else None
-    said = Overrides(
-        counts, guidance_scale, height, width, scheduler, lora, lora_scale, group_size, symmetric,
-        tuple(textual_inversion) or None, base,
-    )  # fmt: skip
-    spec = resolve(model, said)
-    if layers:
-        spec = replace(spec, recipe=replace(spec.recipe, layers=layers))
+
+def export(given: ExportOptions) -> None:
+    """Capture, quantize and bundle a model; all Q-Sched coefficients are one."""
+    bits = DEFAULT.bits if given.bits is None else given.bits
+    Scheme(bits, activation_bits=given.activation_bits)  # refused before anything is read
+    ram = RamLimit(parse_bytes(given.max_ram) if given.max_ram else None)
+    target = target_of(parse_bytes(given.target_size) if given.target_size else None, given.target_ratio)
+    spec = described(given)
     settings = ExportSettings(
-        bits=spec.recipe.bits if bits is None else bits,
-        method=method or spec.recipe.method,
-        choices=Choices(encoder, decoder),
+        bits=spec.recipe.bits if given.bits is None else given.bits,
+        method=given.method or spec.recipe.method,
+        choices=Choices(given.encoder, given.decoder),
         ram=ram,
-        activation_bits=activation_bits,
-        observed=ObservedPrompts(calib_prompts, calib_count),
+        activation_bits=given.activation_bits,
+        observed=ObservedPrompts(given.calib_prompts, given.calib_count),
         target=target,
-        portable=portable,
+        portable=given.portable,
     )
     with needing("export"):
         from qsched_edge.export.run import export as run_export
 
-    folder = output or Path(f"{spec.recipe.name}-{settings.suffix}")
-    run_export(spec, settings, folder, force, quiet)
+    folder = given.output or Path(f"{spec.recipe.name}-{settings.suffix}")
+    run_export(spec, settings, folder, given.force, given.quiet)
     summary = summary_of(folder)
-    show(summary, as_json, table_of(summary))
+    show(summary, given.as_json, table_of(summary))
+
+
+def described(given: ExportOptions) -> ModelSpec:
+    """The model with what the options say in the place of its recipe's words."""
+    from qsched_edge.checkpoint.recipes import Overrides, read_layers, resolve
+
+    layers = read_layers(given.precision_map) if given.precision_map else None
+    said = Overrides(
+        steps=step_counts(given.steps) if given.steps else None,
+        guidance=given.guidance_scale,
+        height=given.height,
+        width=given.width,
+        scheduler=given.scheduler,
+        lora=given.lora,
+        lora_scale=given.lora_scale,
+        group_size=given.group_size,
+        symmetric=given.symmetric,
+        textual_inversion=tuple(given.textual_inversion) or None,
+        base=given.base,
+    )
+    spec = resolve(given.model, said)
+    return replace(spec, recipe=replace(spec.recipe, layers=layers)) if layers else spec
 
 
 def step_counts(text: str) -> tuple[int, ...]:

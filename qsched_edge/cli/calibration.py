@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
@@ -34,94 +35,104 @@ DEFAULT = CalibrationSettings()
 SEARCH, COLUMN = list(DEFAULT.search), list(DEFAULT.columns)
 
 
-def calibrate(
-    bundle: Bundle,
-    prompts: Annotated[Path | None, option("Prompt file to fit on (default: the recipe's).", WHAT)] = None,
-    heldout: Annotated[Path | None, option("Prompt file that decides (default: the recipe's).", WHAT)] = None,
-    model: Model = None,
+@dataclass(frozen=True, kw_only=True)
+class CalibrateOptions:
+    """What `qsched-edge calibrate` is given: the settings of a calibration, one by one, and where it goes."""
+
+    bundle: Bundle
+    prompts: Annotated[Path | None, option("Prompt file to fit on (default: the recipe's).", WHAT)] = None
+    heldout: Annotated[Path | None, option("Prompt file that decides (default: the recipe's).", WHAT)] = None
+    model: Model = None
     reference: Annotated[
         Path | None,
         option(
             "32-bit bundle of the same weights, to compare with (default: the one beside, exported if need be).", WHAT
         ),
-    ] = DEFAULT.reference,
-    search: Annotated[list[str], one_of((*SEARCHES, "auto", "all"), "Repeat for several.", SEARCHING)] = SEARCH,
+    ] = DEFAULT.reference
+    search: Annotated[list[str], one_of((*SEARCHES, "auto", "all"), "Repeat for several.", SEARCHING)] = field(
+        default_factory=SEARCH.copy
+    )
     columns: Annotated[
         list[str],
         one_of(COLUMNS, "What auto moves, one after the other; c is c_x and c_eps. Repeat for several.", SEARCHING),
-    ] = COLUMN,
-    steps: Annotated[int | None, option("Step count to calibrate (default: the bundle's).", SEARCHING)] = DEFAULT.steps,
-    budget: Annotated[
-        str, option("Most passes (20000) or time (90s, 5m) that one search takes.", SEARCHING)
-    ] = DEFAULT.budget,
-    start: Annotated[str, one_of(STARTS, "Where noise, free, gradient and blackbox begin.", SEARCHING)] = DEFAULT.start,
-    points: Annotated[int, option("Grid points per axis.", SEARCHING)] = DEFAULT.points,
-    iterations: Annotated[int, option("Gradient iterations.", SEARCHING)] = DEFAULT.iterations,
-    jacobian: Annotated[str, one_of(JACOBIANS, "What stands for the network's.", SEARCHING)] = DEFAULT.jacobian,
-    check_gradient: Annotated[
-        bool, option("Compare the gradient with finite differences.", SEARCHING)
-    ] = DEFAULT.check_gradient,
-    seed: Annotated[int, option("Seed of all noise and choices, 0 to 99.", SEARCHING)] = DEFAULT.seed,
-    loss: Annotated[str, one_of(losses(), "reference is full precision's latents.", SCORING)] = DEFAULT.loss,
-    k: Annotated[float, option("JAQ = TC + k IQ.", SCORING)] = DEFAULT.k,
+    ] = field(default_factory=COLUMN.copy)
+    steps: Annotated[int | None, option("Step count to calibrate (default: the bundle's).", SEARCHING)] = DEFAULT.steps
+    budget: Annotated[str, option("Most passes (20000) or time (90s, 5m) that one search takes.", SEARCHING)] = (
+        DEFAULT.budget
+    )
+    start: Annotated[str, one_of(STARTS, "Where noise, free, gradient and blackbox begin.", SEARCHING)] = DEFAULT.start
+    points: Annotated[int, option("Grid points per axis.", SEARCHING)] = DEFAULT.points
+    iterations: Annotated[int, option("Gradient iterations.", SEARCHING)] = DEFAULT.iterations
+    jacobian: Annotated[str, one_of(JACOBIANS, "What stands for the network's.", SEARCHING)] = DEFAULT.jacobian
+    check_gradient: Annotated[bool, option("Compare the gradient with finite differences.", SEARCHING)] = (
+        DEFAULT.check_gradient
+    )
+    seed: Annotated[int, option("Seed of all noise and choices, 0 to 99.", SEARCHING)] = DEFAULT.seed
+    loss: Annotated[str, one_of(losses(), "reference is full precision's latents.", SCORING)] = DEFAULT.loss
+    k: Annotated[float, option("JAQ = TC + k IQ.", SCORING)] = DEFAULT.k
     scorer: Annotated[
         str,
         option("CLIP model of both terms: folder or hub id (default: the recipe's, else LAION's ViT-B-32).", SCORING),
-    ] = DEFAULT.scorer,
+    ] = DEFAULT.scorer
     text_image: Annotated[
         str, option("TC: clip, hps, METRIC:MODEL or a CLIP model (default: the recipe's or family's).", SCORING)
-    ] = DEFAULT.text_image,
+    ] = DEFAULT.text_image
     quality: Annotated[
         str, option("IQ: clip-iqa, hps, pyiqa:NAME, METRIC:MODEL or a CLIP model (default as above).", SCORING)
-    ] = DEFAULT.quality,
-    fit_prompts: Annotated[int, option("Prompts to fit on.", SCORING)] = DEFAULT.fit_prompts,
+    ] = DEFAULT.quality
+    fit_prompts: Annotated[int, option("Prompts to fit on.", SCORING)] = DEFAULT.fit_prompts
     heldout_prompts: Annotated[
         int, option("Held-out prompts, at most, that choose and decide; 8 must decide.", DECIDING)
-    ] = DEFAULT.heldout_prompts,
+    ] = DEFAULT.heldout_prompts
     accept: Annotated[
         str, one_of(ACCEPTS, "What ships: what the judges of the gate let through, or any gain in the loss.", DECIDING)
-    ] = DEFAULT.accept,
-    device: Annotated[str, one_of(PROVIDERS, "For network and scorer alike.", PLACE)] = DEFAULT.place.device,
-    provider: Provider = CPU,
-    offline: Offline = DEFAULT.offline,
-    memory: Memory = DEFAULT.place.memory,
-    threads: Threads = DEFAULT.place.threads,
-    engine: Annotated[str, one_of(ENGINES, "ray uses several processes or machines.", PLACE)] = DEFAULT.engine,
-    ray_address: Annotated[
-        str, option("Ray cluster to join (default: one on this machine).", PLACE)
-    ] = DEFAULT.ray_address,
-    workers: Annotated[int, option("Ray workers.", PLACE)] = DEFAULT.workers,
-    quiet: Quiet = False,
-    as_json: Json = False,
-) -> None:
-    """Learn a better schedule on the quantized graph and write it into the bundle; the stock one always competes."""
-    settings = CalibrationSettings(
-        search=tuple(search),
-        columns=tuple(columns),
-        loss=loss,
-        k=k,
-        accept=accept,
-        steps=steps,
-        budget=budget,
-        start=start,
-        points=points,
-        iterations=iterations,
-        jacobian=jacobian,
-        check_gradient=check_gradient,
-        fit_prompts=fit_prompts,
-        heldout_prompts=heldout_prompts,
-        seed=seed,
-        scorer=scorer,
-        text_image=text_image,
-        quality=quality,
-        offline=offline,
-        reference=reference,
-        place=Place(device=device, providers=tuple(provider), memory=memory, threads=threads),
-        engine=engine,
-        ray_address=ray_address,
-        workers=workers,
+    ] = DEFAULT.accept
+    device: Annotated[str, one_of(PROVIDERS, "For network and scorer alike.", PLACE)] = DEFAULT.place.device
+    provider: Provider = field(default_factory=CPU.copy)
+    offline: Offline = DEFAULT.offline
+    memory: Memory = DEFAULT.place.memory
+    threads: Threads = DEFAULT.place.threads
+    engine: Annotated[str, one_of(ENGINES, "ray uses several processes or machines.", PLACE)] = DEFAULT.engine
+    ray_address: Annotated[str, option("Ray cluster to join (default: one on this machine).", PLACE)] = (
+        DEFAULT.ray_address
     )
+    workers: Annotated[int, option("Ray workers.", PLACE)] = DEFAULT.workers
+    quiet: Quiet = False
+    as_json: Json = False
+
+    def settings(self) -> CalibrationSettings:
+        return CalibrationSettings(
+            search=tuple(self.search),
+            columns=tuple(self.columns),
+            loss=self.loss,
+            k=self.k,
+            accept=self.accept,
+            steps=self.steps,
+            budget=self.budget,
+            start=self.start,
+            points=self.points,
+            iterations=self.iterations,
+            jacobian=self.jacobian,
+            check_gradient=self.check_gradient,
+            fit_prompts=self.fit_prompts,
+            heldout_prompts=self.heldout_prompts,
+            seed=self.seed,
+            scorer=self.scorer,
+            text_image=self.text_image,
+            quality=self.quality,
+            offline=self.offline,
+            reference=self.reference,
+            place=Place(device=self.device, providers=tuple(self.provider), memory=self.memory, threads=self.threads),
+            engine=self.engine,
+            ray_address=self.ray_address,
+            workers=self.workers,
+        )
+
+
+def calibrate(given: CalibrateOptions) -> None:
+    """Learn a better schedule on the quantized graph and write it into the bundle; the stock one always competes."""
+    settings = given.settings()
     with needing("calibrate"):
         from qsched_edge.calibrate.run import calibrate as run_calibration
-    result = run_calibration(bundle, settings, prompts, heldout, model, quiet)
-    show(result.record, as_json, result.table())
+    result = run_calibration(given.bundle, settings, given.prompts, given.heldout, given.model, given.quiet)
+    show(result.record, given.as_json, result.table())

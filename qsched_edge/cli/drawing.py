@@ -6,22 +6,18 @@ import os
 import sys
 import time
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from qsched_edge.cli.options import (
-    NO_PROVIDERS,
     OUTPUT,
     PICTURE,
     Bundle,
-    DecoderTile,
-    Device,
     Force,
     Json,
-    Memory,
-    Provider,
     Quiet,
-    Threads,
+    RuntimePlace,
     option,
     show,
 )
@@ -29,70 +25,71 @@ from qsched_edge.errors import OutputExistsError, PromptsError, RequestError
 
 if TYPE_CHECKING:
     import numpy as np
-    from qsched_runtime import Sampler
+    from qsched_runtime import Output, Sampler
 
 LONGEST_NAME = 255 - len("..partial")  # bytes that file systems hold, less what a file is called until it is whole
 
 
-def run(
-    bundle: Bundle,
-    prompt: Annotated[list[str], option("What to draw; repeat for several pictures.", PICTURE, "-p", "--prompt")],
+@dataclass(frozen=True, kw_only=True)
+class RunOptions(RuntimePlace):
+    """What `qsched-edge run` is given."""
+
+    bundle: Bundle
+    prompt: Annotated[list[str], option("What to draw; repeat for several pictures.", PICTURE, "-p", "--prompt")]
     output: Annotated[
         Path, option("PNG, or JPEG or WebP with Pillow (several pictures: NAME-0.png, ...).", OUTPUT, "-o", "--output")
-    ],
+    ]
     seed: Annotated[
         int | None,
         option("Noise seed, as torch's CPU generator understands it (default: drawn, and printed).", PICTURE),
-    ] = None,
-    num_images: Annotated[int, option("Pictures of each prompt.", PICTURE)] = 1,
-    steps: Annotated[int | None, option("Number of steps (default: the bundle's).", PICTURE)] = None,
-    guidance_scale: Annotated[float | None, option("Guidance scale (default: the bundle's).", PICTURE)] = None,
+    ] = None
+    num_images: Annotated[int, option("Pictures of each prompt.", PICTURE)] = 1
+    steps: Annotated[int | None, option("Number of steps (default: the bundle's).", PICTURE)] = None
+    guidance_scale: Annotated[float | None, option("Guidance scale (default: the bundle's).", PICTURE)] = None
     negative_prompt: Annotated[
         str | None, option("What to avoid, where the model is guided.", PICTURE, show_default=False)
-    ] = None,
-    height: Annotated[int | None, option("Pixels; beside --image, it is resized.", PICTURE)] = None,
-    width: Annotated[int | None, option("Pixels; beside --image, it is resized.", PICTURE)] = None,
-    image: Annotated[Path | None, option("Picture to start from, where the bundle has a VAE encoder.", PICTURE)] = None,
-    strength: Annotated[float | None, option("With --image: 0 to 1, how far from it (default: 0.8).", PICTURE)] = None,
-    device: Device = "cpu",
-    provider: Provider = NO_PROVIDERS,
-    memory: Memory = "auto",
-    decoder_tile: DecoderTile = None,
-    threads: Threads = None,
-    force: Force = False,
-    quiet: Quiet = False,
-    as_json: Json = False,
-) -> None:
-    """Draw pictures with the shipped runtime."""
-    from qsched_runtime.output import numbered
-    from qsched_runtime.request import MOST_PICTURES, integer
+    ] = None
+    height: Annotated[int | None, option("Pixels; beside --image, it is resized.", PICTURE)] = None
+    width: Annotated[int | None, option("Pixels; beside --image, it is resized.", PICTURE)] = None
+    image: Annotated[Path | None, option("Picture to start from, where the bundle has a VAE encoder.", PICTURE)] = None
+    strength: Annotated[float | None, option("With --image: 0 to 1, how far from it (default: 0.8).", PICTURE)] = None
+    force: Force = False
+    quiet: Quiet = False
+    as_json: Json = False
 
-    for text in (*prompt, negative_prompt or ""):
-        check_text(text)
-    if strength is not None and image is None:
-        raise RequestError(f"--strength {strength:g} is how far from a picture: give --image, or leave it out")
-    names = numbered(output, len(prompt) * integer("num_images", num_images, 1, MOST_PICTURES))
-    check_output(names, force)
-    start = read_start(image, height, width) if image else None
-    size = {} if image else {"height": height, "width": width}
+
+def run(given: RunOptions) -> None:
+    """Draw pictures with the shipped runtime."""
+    names = checked_names(given)
+    start = read_start(given.image, given.height, given.width) if given.image else None
     started = time.perf_counter()
-    sampler = loaded(bundle, steps, image is not None, {"device": device, "providers": provider or None,
-                     "memory": memory, "threads": threads, "decoder_tile": decoder_tile}, quiet)  # fmt: skip
-    warn_of_cut_prompts(sampler, prompt)
+    sampler = loaded(given)
+    warn_of_cut_prompts(sampler, given.prompt)
     ready = time.perf_counter()
-    asked = {"seed": seed, "num_inference_steps": steps, "guidance_scale": guidance_scale, "image": start,
-             "negative_prompt": negative_prompt, "num_images_per_prompt": num_images, **size}  # fmt: skip
-    if strength is not None:
-        asked["strength"] = strength
-    drawn = with_progress(sampler, prompt, asked, quiet)
-    drawn.save(output)
+    drawn = with_progress(sampler, given, start)
+    drawn.save(given.output)
     seconds = {"load": round(ready - started, 3), "draw": round(time.perf_counter() - ready, 3)}
     many = "1 picture" if len(names) == 1 else f"{len(names)} pictures"
     print(f"seed {drawn.seed}: {many} in {seconds['draw']:.2f} s, loaded in {seconds['load']:.2f} s", file=sys.stderr)
-    record = {"pictures": list(map(str, names)), "seed": drawn.seed, "seconds": seconds, "device": device,
+    record = {"pictures": list(map(str, names)), "seed": drawn.seed, "seconds": seconds, "device": given.device,
               "height": drawn.images.shape[1], "width": drawn.images.shape[2],
-              "left_out": [sampler.left_out(text) for text in prompt]}  # fmt: skip
-    show(record, as_json, "\n".join(map(str, names)))
+              "left_out": [sampler.left_out(text) for text in given.prompt]}  # fmt: skip
+    show(record, given.as_json, "\n".join(map(str, names)))
+
+
+def checked_names(given: RunOptions) -> list[Path]:
+    """The files to write; all that can be refused before the model is loaded, is refused here."""
+    from qsched_runtime.output import numbered
+    from qsched_runtime.request import MOST_PICTURES, integer
+
+    for text in (*given.prompt, given.negative_prompt or ""):
+        check_text(text)
+    if given.strength is not None and given.image is None:
+        raise RequestError(f"--strength {given.strength:g} is how far from a picture: give --image, or leave it out")
+    many = integer("num_images", given.num_images, 1, MOST_PICTURES)
+    names = numbered(given.output, len(given.prompt) * many)
+    check_output(names, given.force)
+    return names
 
 
 def check_output(names: Sequence[Path], force: bool) -> None:
@@ -123,19 +120,19 @@ def read_start(path: Path, height: int | None, width: int | None) -> np.ndarray:
     return resized(image, height or image.shape[0], width or image.shape[1]) if height or width else image
 
 
-def loaded(bundle: Path, steps: int | None, encodes: bool, place: dict[str, Any], quiet: bool) -> Sampler:
+def loaded(given: RunOptions) -> Sampler:
     """The sampler; what its manifest alone can refuse is refused before any network is loaded."""
     from qsched_runtime import Sampler
     from qsched_runtime import manifest as manifests
 
     from qsched_edge.work.progress import saying
 
-    manifest = manifests.read(bundle)
-    Sampler(manifest, {}, {}).schedule(steps)
-    if encodes and not manifest.encoder:
-        raise RequestError(f"--image: {bundle} has no VAE encoder; export it with --encoder")
-    with saying(f"checking and loading {bundle}", quiet):
-        return Sampler.from_pretrained(bundle, **place)
+    manifest = manifests.read(given.bundle)
+    Sampler(manifest, {}, {}).schedule(given.steps)
+    if given.image is not None and not manifest.encoder:
+        raise RequestError(f"--image: {given.bundle} has no VAE encoder; export it with --encoder")
+    with saying(f"checking and loading {given.bundle}", given.quiet):
+        return given.sampler(given.bundle)
 
 
 def warn_of_cut_prompts(sampler: Sampler, prompts: Iterable[str]) -> None:
@@ -146,12 +143,19 @@ def warn_of_cut_prompts(sampler: Sampler, prompts: Iterable[str]) -> None:
                 print(f"warning: {name} leaves out the last {left} tokens of the prompt {start!r}", file=sys.stderr)
 
 
-def with_progress(sampler: Sampler, prompts: list[str], asked: dict[str, Any], quiet: bool) -> Any:
+def with_progress(sampler: Sampler, given: RunOptions, start: np.ndarray | None) -> Output:
+    """Draw; a picture to start from has its own size."""
     from qsched_edge.work.progress import bar
 
-    steps = len(sampler.schedule(asked["num_inference_steps"]).table)
-    with bar("drawing", steps, "step", quiet or not sys.stderr.isatty()) as advance:
-        return sampler(prompts, callback_on_step_end=lambda step: advance(1), **asked)
+    height, width = (None, None) if start is not None else (given.height, given.width)
+    far: dict[str, Any] = {} if given.strength is None else {"strength": given.strength}
+    steps = len(sampler.schedule(given.steps).table)
+    with bar("drawing", steps, "step", given.quiet or not sys.stderr.isatty()) as advance:
+        return sampler(
+            given.prompt, seed=given.seed, num_inference_steps=given.steps, guidance_scale=given.guidance_scale,
+            negative_prompt=given.negative_prompt, num_images_per_prompt=given.num_images, height=height, width=width,
+            image=start, callback_on_step_end=lambda step: advance(1), **far,
+        )  # fmt: skip
 
 
 def verify(bundle: Bundle, quiet: Quiet = False, as_json: Json = False) -> None:

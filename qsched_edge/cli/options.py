@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from qsched_runtime.devices import DEVICES
@@ -17,8 +18,12 @@ from qsched_edge.calibrate.registries import MEMORY_MODES
 from qsched_edge.errors import MissingExtraError, unknown_name
 from qsched_edge.installed import install_command
 
+if TYPE_CHECKING:
+    from qsched_runtime import Sampler
+
 WHAT, PICTURE, PRECISION, OBSERVING, PARTS = "Input", "Picture", "Precision", "Observing the model", "Parts"
 SEARCHING, SCORING, DECIDING, PLACE, OUTPUT = "Search", "Score", "Decision", "Where it runs", "Output"
+LIMITS = "Limits"
 PANELS = (
     "Arguments",
     WHAT,
@@ -30,6 +35,7 @@ PANELS = (
     SCORING,
     DECIDING,
     PLACE,
+    LIMITS,
     OUTPUT,
     "Options",
 )
@@ -71,7 +77,6 @@ Device = Annotated[str, one_of(DEVICES, "Where the networks run.", PLACE, "--dev
 Provider = Annotated[
     list[str], option("For experts: onnxruntime's own names, in order of preference.", PLACE, "--provider")
 ]
-NO_PROVIDERS: list[str] = []
 Memory = Annotated[
     str,
     one_of(
@@ -91,9 +96,32 @@ MaxRam = Annotated[str | None, option("Most memory to take, such as 2G.", PLACE,
 CPU = ["CPUExecutionProvider"]
 
 
+@dataclass(frozen=True, kw_only=True)
+class RuntimePlace:
+    """Where and how the runtime runs a bundle."""
+
+    device: Device = "cpu"
+    provider: Provider = field(default_factory=list)
+    memory: Memory = "auto"
+    decoder_tile: DecoderTile = None
+    threads: Threads = None
+
+    def sampler(self, bundle: Path) -> Sampler:
+        from qsched_runtime import Sampler
+
+        return Sampler.from_pretrained(
+            bundle,
+            device=self.device,
+            providers=self.provider or None,
+            memory=self.memory,
+            threads=self.threads,
+            decoder_tile=self.decoder_tile,
+        )
+
+
 EXTRAS = {  # the smallest extra that a command needs; the others need none beside the command line's own
     "export": "export", "quantize": "quantize", "inspect": "quantize", "calibrate": "calibrate",
-    "evaluate": "evaluate", "ablate": "evaluate",
+    "evaluate": "evaluate", "ablate": "evaluate", "serve": "serve",
 }  # fmt: skip
 
 

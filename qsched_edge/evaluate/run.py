@@ -6,7 +6,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -27,8 +27,9 @@ from qsched_edge.evaluate.contrasts import CELLS, compared
 from qsched_edge.evaluate.judging import panel_identity, report_panel
 from qsched_edge.evaluate.settings import EvaluationSettings
 from qsched_edge.evaluate.text import text_table
+from qsched_edge.jaq.panel import Panel
 from qsched_edge.jaq.settings import JudgeSource
-from qsched_edge.prompts import read_prompts
+from qsched_edge.prompts import PromptSet, read_prompts
 from qsched_edge.work import progress
 from qsched_edge.work.staging import Staging, refuse_existing, write_json, write_text
 
@@ -37,20 +38,61 @@ SHOWN = 12
 TIMED, TIMED_SECONDS = 5, 60  # rounds, and how long they may take where one picture takes long
 
 
+@dataclass(frozen=True)
+class Evaluation:
+    """What is evaluated, opened and checked: the bundle and the one in full precision, the prompts, the judges."""
+
+    bundle: OpenedBundle
+    spec: ModelSpec
+    steps: int
+    prompt_set: PromptSet
+    chosen: tuple[str, ...]
+    panel: Panel
+    full_folder: Path
+
+
 def evaluate(
     folder: Path,
     output: Path,
     settings: EvaluationSettings,
-    prompts: Path | None,
-    model: str | None,
-    force: bool,
-    quiet: bool,
-    reference: Path | None = None,
+    prompts: Path | None = None,
+    model: str | None = None,
+    force: bool = False,
+    quiet: bool = False,
 ) -> dict[str, Any]:
     """Returns the report that was written to `output`/report.json."""
     refuse_existing(output, force)
-    folder = folder.resolve()
-    bundle = open_bundle(folder)
+    asked = asked_of(open_bundle(folder.resolve()), settings, prompts, model, quiet)
+    samplers = {
+        name: open_sampler(path, settings.place)
+        for name, path in (("full precision", asked.full_folder), ("quantized", asked.bundle.folder))
+    }
+    arguments = {
+        "settings": asdict(replace(settings, reference=None)), "prompts": asked.prompt_set.sha256,
+        "manifest": asked.bundle.identity, "reference": uncalibrated_at(asked.full_folder),
+        "judges": panel_identity(asked.panel), "versions": versions(),
+    }  # fmt: skip
+    with Staging(output, arguments, force) as staging:
+        with progress.bar("evaluate", 4 * settings.prompts * settings.seeds, "images", quiet) as advance:
+            draw = partial(write_cell, asked=Asked(asked.panel, asked.chosen, settings.seeds, SHOWN), advance=advance)
+            schedules = {"c = 1": asked.bundle.stock(asked.steps), "calibrated": asked.bundle.learned(asked.steps)}
+            cells = cells_of(samplers, schedules, draw, staging)
+        with progress.saying("timing single pictures", quiet):
+            seconds = seconds_per_image(samplers, asked.bundle.folder, settings, asked.steps)
+        report = report_of(asked, settings, cells, seconds)
+        from qsched_edge.evaluate.page import page
+
+        pictures = {name: cell.pictures for name, cell in cells.items()}
+        write_text(staging.folder / "report.html", page(report, asked.chosen, pictures))
+        write_json(staging.folder / "report.json", report)
+        staging.drop([f"cell-{i}" for i in range(len(CELLS))])
+    return report
+
+
+def asked_of(
+    bundle: OpenedBundle, settings: EvaluationSettings, prompts: Path | None, model: str | None, quiet: bool
+) -> Evaluation:
+    """Everything that can be refused before a picture is drawn, is refused here; says which judges are left out."""
     steps, spec = bundle.steps(settings.steps), bundle.model(model)
     prompt_set = read_prompts(prompts or recipe_path(spec.recipe, "heldout", "--prompts"))
     chosen = prompt_set.first(settings.prompts)
@@ -61,37 +103,24 @@ def evaluate(
     panel = report_panel(spec.recipe, chosen, source, settings.judges)
     for line in panel.left_out:
         print(line, file=sys.stderr)
-    full_folder = full_precision(spec, bundle, reference or beside(bundle, spec), quiet)
-    samplers = {
-        name: open_sampler(path, settings.place)
-        for name, path in (("full precision", full_folder), ("quantized", folder))
-    }
-    schedules = {"c = 1": bundle.stock(steps), "calibrated": bundle.learned(steps)}
-    arguments = {
-        "settings": asdict(settings), "prompts": prompt_set.sha256, "manifest": bundle.identity,
-        "reference": uncalibrated_at(full_folder), "judges": panel_identity(panel), "versions": versions(),
-    }  # fmt: skip
-    with Staging(output, arguments, force) as staging:
-        with progress.bar("evaluate", 4 * settings.prompts * settings.seeds, "images", quiet) as advance:
-            asked = Asked(panel, chosen, settings.seeds, SHOWN)
-            cells = cells_of(samplers, schedules, partial(write_cell, asked=asked, advance=advance), staging)
-        with progress.saying("timing single pictures", quiet):
-            seconds = seconds_per_image(samplers, folder, settings, steps)
-        report = {
-            "prompts": {"file": prompt_set.path.name, "sha256": prompt_set.sha256, "count": len(chosen)},
-            "seeds": settings.seeds,
-            **described(bundle, steps),
-            **compared(cells, panel, len(chosen)),
-            "sizes": sizes(spec, bundle),
-            "seconds_per_image": seconds,
-            "versions": versions(),
-        }
-        from qsched_edge.evaluate.page import page
+    full_folder = full_precision(spec, bundle, settings.reference or beside(bundle, spec), quiet)
+    return Evaluation(bundle, spec, steps, prompt_set, chosen, panel, full_folder)
 
-        write_text(staging.folder / "report.html", page(report, chosen, {n: c.pictures for n, c in cells.items()}))
-        write_json(staging.folder / "report.json", report)
-        staging.drop([f"cell-{i}" for i in range(len(CELLS))])
-    return report
+
+def report_of(
+    asked: Evaluation, settings: EvaluationSettings, cells: Mapping[str, Cell], seconds: Mapping[str, float]
+) -> dict[str, Any]:
+    """What report.json holds."""
+    prompt_set, count = asked.prompt_set, len(asked.chosen)
+    return {
+        "prompts": {"file": prompt_set.path.name, "sha256": prompt_set.sha256, "count": count},
+        "seeds": settings.seeds,
+        **described(asked.bundle, asked.steps),
+        **compared(cells, asked.panel, count),
+        "sizes": sizes(asked.spec, asked.bundle),
+        "seconds_per_image": dict(seconds),
+        "versions": versions(),
+    }
 
 
 def described(bundle: OpenedBundle, steps: int) -> dict[str, Any]:

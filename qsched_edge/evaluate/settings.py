@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from qsched_edge import noise
 from qsched_edge.calibrate.place import Place
@@ -13,7 +14,8 @@ from qsched_edge.errors import RequestError
 class EvaluationSettings:
     """`prompts` held-out prompts, each with `seeds` noises (one prompt gives no interval); `steps` of the bundle's
     schedules (None: its default). `judges` and the folder of `references` replace the recipe's; judges that somebody
-    named are fetched where they are not at hand, unless `offline`."""
+    named are fetched where they are not at hand, unless `offline`. `reference` is a 32-bit bundle of the same weights
+    (None: the one beside, made where there is none)."""
 
     prompts: int = 64
     seeds: int = 3
@@ -21,6 +23,7 @@ class EvaluationSettings:
     judges: tuple[str, ...] = ()
     references: str = ""
     offline: bool = False
+    reference: Path | None = None
     place: Place = field(default_factory=Place)
 
     def __post_init__(self) -> None:

@@ -30,8 +30,7 @@ UNPACKED = 2  # a running bundle takes about this many times its files
 
 def write_component(job: ExportJob, plan: ComponentPlan, moments_of: MomentsOf, folder: Path) -> None:
     """model.onnx, model.onnx_data, config.json and a report of the precisions in `folder`."""
-    with progress.saying(f"tracing {plan.name}", job.quiet):
-        captured = job.captured(plan)
+    captured = job.captured(plan)
     settings = job.settings
     if not settings.portable:
         fuse_attention(captured.model.graph)

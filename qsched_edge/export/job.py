@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from qsched_runtime.schedule import ScheduleTable
@@ -16,6 +16,7 @@ from qsched_edge.checkpoint.recipes import ModelSpec
 from qsched_edge.checkpoint.schedule import schedules_of
 from qsched_edge.checkpoint.weights import Weights
 from qsched_edge.export.check import check_recipe
+from qsched_edge.export.graphs import Graphs
 from qsched_edge.export.settings import ExportSettings
 from qsched_edge.pipelines import ComponentPlan, Layout, layout_of
 from qsched_edge.pipelines.tokenizers import Tokenizer, load_tokenizers
@@ -26,7 +27,7 @@ from qsched_edge.prompts import PromptSet
 @dataclass(frozen=True)
 class ExportJob:
     """`tokenizers` and `schedules` are read and checked, `sources` are the hashes of all weight files; `prompts` is
-    None where nothing is observed; `graphs` are the components traced so far."""
+    None where nothing is observed; `graphs` keeps what was traced, once there is a place for it."""
 
     spec: ModelSpec
     settings: ExportSettings
@@ -37,8 +38,7 @@ class ExportJob:
     sources: Mapping[str, str]
     prompts: PromptSet | None
     quiet: bool = False
-    graphs: dict[str, Captured] = field(default_factory=dict, compare=False, repr=False)
-    copies: bool = False
+    graphs: Graphs | None = None
 
     @property
     def backbone(self) -> ComponentPlan:
@@ -71,25 +71,19 @@ class ExportJob:
         return LearnedRows(base, rows)
 
     def captured(self, plan: ComponentPlan) -> Captured:
-        """The component's weightless graph, traced once. Who writes it uses it up; the one that ships is the original,
-        since a copy counts the names of new nodes from another number."""
-        if plan.name not in self.graphs:
-            self.graphs[plan.name] = captured_of(plan)
-        return self.graphs[plan.name].copy() if self.copies else self.graphs[plan.name]
+        """The component's weightless graph, traced once; whoever asks gets one to fill."""
+        assert self.graphs is not None
+        return self.graphs.of(plan)
 
     def with_layers(self, layers: Mapping[str, int]) -> ExportJob:
         """The same with widths chosen weight by weight."""
         return replace(self, spec=replace(self.spec, recipe=replace(self.spec.recipe, layers=layers)))
 
     def in_full(self) -> ExportJob:
-        """The same model in 32 bits, which observes nothing; it shares what was traced."""
+        """The same model in 32 bits, which observes nothing; it shares the traced graphs."""
         plain = self.settings.portable or self.settings.whole  # Neural Compressor reads ONNX's own operators
         settings = ExportSettings(32, choices=self.settings.choices, ram=self.settings.ram, portable=plain)
-        return replace(self.with_layers({}), settings=settings, prompts=None, copies=True)
-
-
-def captured_of(plan: ComponentPlan) -> Captured:
-    return plan.capture()
+        return replace(self.with_layers({}), settings=settings, prompts=None)
 
 
 def job_of(spec: ModelSpec, settings: ExportSettings, quiet: bool) -> ExportJob:

@@ -11,6 +11,7 @@ from qsched_edge.bundle.card import versions
 from qsched_edge.checkpoint.recipes import ModelSpec, read_layers
 from qsched_edge.export.component import write_component, write_whole
 from qsched_edge.export.finish import finish
+from qsched_edge.export.graphs import Graphs, graph_part
 from qsched_edge.export.job import ExportJob, job_of
 from qsched_edge.export.settings import ExportSettings
 from qsched_edge.export.widths import PRECISION, TARGET, check_target, choose_widths, forget_other_target
@@ -40,8 +41,6 @@ def export(
     refuse_existing(output, force)
     with saying("reading the model: schedules, tokenizers, hashes of the weights", quiet):
         job = job_of(spec, settings, quiet)
-    if settings.target:
-        check_target(job, settings.target)
     return run(job, output, force, observation)
 
 
@@ -57,7 +56,9 @@ def run(job: ExportJob, output: Path, force: bool = False, observation: Observat
         "prompts": job.watched,
     }
     with Staging(output, arguments, force) as staging:
+        job = replace(job, graphs=job.graphs or Graphs(staging, job.quiet))
         if settings.target:
+            check_target(job, settings.target)
             forget_other_target(staging.folder, job.layout.backbone, settings.target)
         if job.prompts and not all((staging.folder / c.name).exists() for c in job.layout.components):
             observation = observation or observed(job, job.prompts, staging)
@@ -66,7 +67,8 @@ def run(job: ExportJob, output: Path, force: bool = False, observation: Observat
             job = job.with_layers(read_layers(staging.folder / PRECISION))
         for plan in job.layout.components:
             staging.part(plan.name, writer_of(job, plan, observation if job.prompts else None))
-        staging.drop(name for name in TRACES if (staging.folder / name).exists())
+        traces = (*TRACES, *(graph_part(c.name) for c in job.layout.components))
+        staging.drop(name for name in traces if (staging.folder / name).exists())
         (staging.folder / TARGET).unlink(missing_ok=True)
         with saying("hashing the bundle and running its self-test", job.quiet):
             finish(job, staging.folder)

@@ -12,7 +12,7 @@ from qsched_runtime.sessions import Feeds
 
 from qsched_edge.noise import observing
 
-BATCH = 4  # prompts drawn together: more is faster on small models and takes more memory on large ones
+PROMPTS_TOGETHER = 4  # prompts drawn together: more is faster on small models and takes more memory on large ones
 
 
 @dataclass(frozen=True)
@@ -41,8 +41,8 @@ def record(bundle: Path, prompts: Sequence[str], folder: Path, advance: Callable
     default = sampler.manifest.default_steps
     named = sampler.manifest.raw.get("recipe", {}).get("steps", [])
     others = [n for n in named if n != default] or [n for n in sampler.manifest.schedules if n != default] or [default]
-    for i, start in enumerate(range(0, len(prompts), BATCH)):
-        some = list(prompts[start : start + BATCH])
+    for i, start in enumerate(range(0, len(prompts), PROMPTS_TOGETHER)):
+        some = list(prompts[start : start + PROMPTS_TOGETHER])
         seeds = [observing(start + j) for j in range(len(some))]
         steps = others[i // 2 % len(others)] if i % 2 else default
         output = watched(some, seed=seeds, num_inference_steps=steps)

@@ -89,8 +89,8 @@ def latent_spec(spec: ModelSpec) -> LatentSpec:
             f"{spec.folder}: its network reads {read} channels, its patches have {flux2.channels(config)}"
         )
     pixels = flux2.pixels_per_patch(config)
-    sides = (side // pixels for side in (spec.recipe.height or DEFAULT_SIDE, spec.recipe.width or DEFAULT_SIDE))
-    return LatentSpec(read, *sides, 1.0, 0.0, pixels, 1, 0)
+    height, width = (side // pixels for side in (spec.recipe.height or DEFAULT_SIDE, spec.recipe.width or DEFAULT_SIDE))
+    return LatentSpec(read, height, width, 1.0, 0.0, pixels, 1, 0)
 
 
 def coders(spec: ModelSpec, choices: Choices) -> tuple[ComponentPlan, ...]:

@@ -11,8 +11,6 @@ from qsched_edge.calibrate.search import Problem
 from qsched_edge.calibrate.searches.space import line
 from qsched_edge.calibrate.searches.trust import maximise
 
-RADIUS, PRECISION, QUESTIONS = 0.05, 0.01, 14
-
 
 def search(problem: Problem) -> None:
     """Two numbers: c_z at the first and at the last step that draws noise. Nothing to do where none does."""
@@ -24,7 +22,7 @@ def search(problem: Problem) -> None:
     def score(values: np.ndarray) -> float:
         return problem.score(noisier(problem.start, line(values[0], values[-1], drawing)))
 
-    maximise(score, np.ones(ends), RADIUS, PRECISION, QUESTIONS)
+    maximise(score, np.ones(ends), radius=0.05, precision=0.01, questions=14)
 
 
 def noisier(schedule: LearnedSchedule, c_z: np.ndarray) -> LearnedSchedule:

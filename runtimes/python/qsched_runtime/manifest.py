@@ -233,6 +233,9 @@ def check_schedules(manifest: Manifest) -> None:
     for n, table in manifest.schedules.items():
         if len(table) != n:
             raise BundleError(f"the schedule of {n} steps has {len(table)}: make the bundle again")
+        stock = manifest.raw["schedules"][str(n)].get("stock", {})
+        if any(len(stock.get(column, table.timesteps)) != n for column in COLUMNS):
+            raise BundleError(f"the stock schedule of {n} steps has another length: make the bundle again")
         coefficients = manifest.coefficients[n]
         table.folded(coefficients)  # raises where they do not fit
         for name in ("c_x", "c_eps", "bias"):

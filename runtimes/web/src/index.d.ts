@@ -60,7 +60,7 @@ export interface DrawOptions {
   image?: PictureSource | PictureSource[] | null;
   /** Share of the steps that follow a picture, 0..1. Default 0.8. */
   strength?: number;
-  /** "identity" draws without the bundle's calibration. */
+  /** "identity" draws without the bundle's calibration: the stock schedule, all coefficients one. */
   coefficients?: "identity" | null;
   preview?: boolean;
   /** Returning true ends the sampling: the pictures are then the step's estimate. */

@@ -104,10 +104,13 @@ export class Engine {
       const known = Object.keys(this.manifest.schedules).join(", ");
       throw new RequestError(`no schedule for ${asked} steps: this bundle has ${known}`);
     }
-    const table = shifted(stored, sides[0] * sides[1]);
-    if (coefficients === "identity") return new Schedule(table, identity(asked));
+    const at = sides[0] * sides[1];
+    if (coefficients === "identity") {
+      const { stock } = stored;
+      return new Schedule(shifted(stock ? { ...stored, ...stock } : stored, at), identity(asked));
+    }
     if (coefficients !== null) throw new RequestError(`coefficients is ${shown(coefficients)}: give null or "identity"`);
-    return new Schedule(table);
+    return new Schedule(shifted(stored, at));
   }
 
   /** Latents [B, C, h, w] for pictures of `height` x `width` pixels; RequestError if the network cannot take it. */

@@ -14,6 +14,7 @@ export function checkSchedule(table, steps, channels) {
   const wrong = COLUMNS.find((name) => table[name].length !== steps);
   if (wrong) throw new BundleError(`the schedule of ${steps} steps has ${table[wrong].length}: make the bundle again`);
   for (const name of ["c_x", "c_eps", "bias"]) checkColumn(name, table[name], steps, channels);
+  if (table.stock) checkSchedule(table.stock, steps, channels);
   if (table.shift && !table.start_noise.every((sigma) => sigma > 0 && sigma <= 1)) {
     throw new BundleError("a schedule that shifts must have start_noise in 0..1: make the bundle again");
   }
