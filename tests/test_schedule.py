@@ -51,9 +51,8 @@ PUBLISHED = {  # the scheduler_config.json of each checkpoint
     },
     "Tongyi-MAI/Z-Image-Turbo": {"shift": 3.0, "_class_name": "FlowMatchEulerDiscreteScheduler"},
     "stabilityai/stable-diffusion-3.5-large-turbo": {"shift": 3.0, "_class_name": "FlowMatchEulerDiscreteScheduler"},
-    **dict.fromkeys(
-        ("segmind/SSD-1B", "segmind/Segmind-Vega"), {**STABLE_DIFFUSION, "_class_name": "EulerDiscreteScheduler"}
-    ),
+    "segmind/SSD-1B": {**STABLE_DIFFUSION, "_class_name": "EulerDiscreteScheduler"},
+    "segmind/Segmind-Vega": {**STABLE_DIFFUSION, "_class_name": "EulerDiscreteScheduler"},
 }  # fmt: skip
 PIPELINE = {  # the others are StableDiffusionPipeline
     "../models/emoji": "LatentConsistencyModelPipeline",
