@@ -133,6 +133,16 @@ def bundles(recipe: Path) -> dict[int, Path]:
     }
 
 
+@pytest.fixture(scope="session")
+def emoji_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The embedded model at 4 bits."""
+    from qsched_edge.checkpoint.recipes import resolve
+    from qsched_edge.export.run import export
+    from qsched_edge.export.settings import ExportSettings
+
+    return export(resolve("emoji"), ExportSettings(4), tmp_path_factory.mktemp("emoji") / "emoji-w4", quiet=True)
+
+
 @pytest.fixture
 def copy(bundles: dict[int, Path], tmp_path: Path) -> Path:
     """One's own copy of the miniature in 4 bits."""

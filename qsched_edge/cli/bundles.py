@@ -122,12 +122,12 @@ def recipe(
     """Write the recipe that a model is exported by, all defaults spelled out: a start for one of your own."""
     from qsched_edge.checkpoint.recipes import resolve
     from qsched_edge.checkpoint.written import as_toml
-    from qsched_edge.work.staging import refuse_existing, write_text
+    from qsched_edge.work.staging import check_output, write_text
 
     if output is None:
         print(as_toml(resolve(model).recipe), end="")
         return
-    refuse_existing(output, force)
+    check_output(output, force)
     write_text(output, as_toml(resolve(model).recipe))
     print(output)
 
@@ -194,7 +194,7 @@ def export(given: ExportOptions) -> None:
     Scheme(bits, activation_bits=given.activation_bits)  # refused before anything is read
     ram = RamLimit(parse_bytes(given.max_ram) if given.max_ram else None)
     target = target_of(parse_bytes(given.target_size) if given.target_size else None, given.target_ratio)
-    spec = described(given)
+    spec = model_asked_for(given)
     settings = ExportSettings(
         bits=spec.recipe.bits if given.bits is None else given.bits,
         method=given.method or spec.recipe.method,
@@ -211,10 +211,10 @@ def export(given: ExportOptions) -> None:
     folder = given.output or Path(f"{spec.recipe.name}-{settings.suffix}")
     run_export(spec, settings, folder, given.force, given.quiet)
     summary = summary_of(folder)
-    show(summary, given.as_json, table_of(summary))
+    show(summary, given.as_json, summary_table(summary))
 
 
-def described(given: ExportOptions) -> ModelSpec:
+def model_asked_for(given: ExportOptions) -> ModelSpec:
     """The model with what the options say in the place of its recipe's words."""
     from qsched_edge.checkpoint.recipes import Overrides, read_layers, resolve
 
@@ -264,7 +264,7 @@ def summary_of(folder: Path) -> dict[str, Any]:
     }
 
 
-def table_of(summary: dict[str, Any]) -> str:
+def summary_table(summary: dict[str, Any]) -> str:
     """The components, then one line with the sum."""
     rows = [f"{name:16} {c['precision']:6} {c['bytes']:>16,}" for name, c in summary["components"].items()]
     how = f"{summary['steps']} steps, guidance {summary['guidance']:g}, recipe {summary['recipe']}"

@@ -7,11 +7,10 @@ what a picture shows: blur, noise and wrong texture are what they see.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
-from qsched_edge.jaq.frechet import FEW, flat
+from qsched_edge.jaq.distances import FEW, SetDistance, flat
 from qsched_edge.jaq.judges import Distance, Drawn, Look, Reading
 from qsched_edge.jaq.references import References
 from qsched_edge.jaq.settings import JudgeSource
@@ -72,32 +71,16 @@ def laplacian(images: np.ndarray) -> np.ndarray:
     return np.abs(middle - around).reshape(len(x), -1).mean(axis=1)
 
 
-@dataclass(frozen=True)
-class PatchDistance:
+class PatchDistance(SetDistance[np.ndarray]):
     """Wasserstein-1 distance of the patches along each direction, averaged; of the first FEW rows."""
-
-    reading: Reading
-    reference: np.ndarray | None = None
-
-    @property
-    def needs_beside(self) -> bool:
-        return self.reference is None
 
     def resampled(self, features: np.ndarray, beside: np.ndarray | None, rows: np.ndarray) -> np.ndarray:
         target = quantiles(flat(beside) if self.reference is None else self.reference)
         return np.array([np.abs(quantiles(flat(features[r])) - target).mean() for r in rows[:FEW]])
 
 
-@dataclass(frozen=True)
-class DetailDistance:
+class DetailDistance(SetDistance[np.ndarray]):
     """|1 - share|, the share being the mean size of the Laplacian over the target's."""
-
-    reading: Reading
-    reference: np.ndarray | None = None
-
-    @property
-    def needs_beside(self) -> bool:
-        return self.reference is None
 
     def resampled(self, features: np.ndarray, beside: np.ndarray | None, rows: np.ndarray) -> np.ndarray:
         target = flat(beside) if self.reference is None else self.reference
