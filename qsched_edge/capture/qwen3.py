@@ -35,8 +35,9 @@ def wrapped(config: dict[str, Any], layers: Sequence[int]) -> torch.nn.Module:
     class TextEncoder(torch.nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.network: Any = Qwen3Model(settings)
-            self.network.norm = torch.nn.Identity()  # behind the last state that is read
+            network: Any = Qwen3Model(settings)
+            network.norm = torch.nn.Identity()  # behind the last state that is read
+            self.network = network
 
         def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> tuple[torch.Tensor, ...]:
             states, at, found = self.network.embed_tokens(input_ids), torch.arange(input_ids.shape[1]), []

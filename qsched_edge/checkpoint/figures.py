@@ -11,6 +11,8 @@ from qsched_edge.checkpoint.defaults import Traits, family_defaults
 from qsched_edge.checkpoint.model import read_json
 from qsched_edge.checkpoint.recipe_file import Recipe
 
+UNKNOWN: dict[str, Any] = {"pipeline": "", "scheduler": "", "spacing": "", "embedded": False, "distilled": False}
+
 
 @dataclass(frozen=True)
 class Figures:
@@ -40,7 +42,7 @@ def figures_of(recipe: Recipe) -> Figures | None:
 
 def steps_of(recipe: Recipe) -> tuple[int, ...]:
     """The recipe's step counts, or its family's; () where nothing but the checkpoint itself can tell."""
-    found = published().get(recipe.source)
+    found = published().get(recipe.source, UNKNOWN if recipe.scheduler else None)
     if recipe.steps or found is None:
         return recipe.steps
     spacing = recipe.scheduler_settings.get("timestep_spacing", found["spacing"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -175,7 +176,7 @@ def parse(raw: dict[str, Any]) -> Manifest:
     )  # fmt: skip
 
 
-def table_of(stored: dict[str, Any]) -> ScheduleTable:
+def table_of(stored: Mapping[str, Any]) -> ScheduleTable:
     """The table of a stored schedule; what else is stored is left aside."""
     shift = stored.get("shift")
     lines = tuple(ShiftLine(**line) for line in shift["lines"]) if shift else ()
