@@ -117,7 +117,7 @@ def ablate_one(subject: Subject) -> tuple[dict[str, Any], dict[str, np.ndarray]]
     """The report's section of one bundle, and pictures uint8 [SHOWN, H, W, 3] by row."""
     bundle = open_bundle(subject.folder)
     full = reference_of(bundle, bundle.model(subject.model), subject.settings.calibration, subject.quiet)
-    settings = replace(subject.settings.calibration, reference=full)
+    settings = replace(subject.settings.calibration, loss="jaq", reference=full)
     session = open_session(bundle, settings, None, None, subject.model, subject.journal, compare=True)
     try:
         jaq, budget, found = session.loss("jaq"), settings.budget, []
