@@ -63,7 +63,7 @@ def verify(folder: Path) -> Manifest:
         manifests.check_file(place, file)
     if isinstance(place, Path):
         check_strays(place, manifest)
-    if manifest.raw["version"] != version_of(manifest.raw["schedules"]):
+    if manifest.raw["version"] != version_of(manifest.raw):
         raise BundleError(
             f"{folder} is version {manifest.raw['version']} but its schedules are not: run calibrate again"
         )
