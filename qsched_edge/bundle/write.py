@@ -95,8 +95,8 @@ def columns(folded: np.ndarray) -> list[Any]:
 
 def list_files(folder: Path) -> list[dict[str, Any]]:
     """Path, bytes and SHA-256 of every file but qsched.json, in order of their paths."""
-    paths = sorted(p for p in folder.rglob("*") if p.is_file() and not p.name.startswith("."))
-    return [file_entry(folder, p) for p in paths if p != folder / NAME and p != folder / STAMP]
+    paths = sorted(p for p in folder.rglob("*") if p.is_file() and p != folder / NAME and p != folder / STAMP)
+    return [file_entry(folder, p) for p in paths if not any(n.startswith(".") for n in p.relative_to(folder).parts)]
 
 
 def file_entry(folder: Path, path: Path) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,11 +12,22 @@ from qsched_edge.bundle.learned import LearnedSchedule
 from qsched_edge.calibrate.engines import Engine
 from qsched_edge.calibrate.jobs import Draws, Job
 from qsched_edge.calibrate.looks import looks_of
+from qsched_edge.calibrate.stored import scores_of
 from qsched_edge.jaq.judges import Look
 from qsched_edge.jaq.loss import Loss, Scores
 from qsched_edge.jaq.panel import together
 from qsched_edge.work.journal import Journal
 from qsched_edge.work.staging import digest
+
+
+@dataclass(frozen=True)
+class Looked:
+    """Of one candidate's pictures: the loss's raw terms, what the gate's judges say, and what they say of full
+    precision's."""
+
+    scores: Scores
+    looks: Mapping[str, Look]
+    beside: Mapping[str, Look] | None
 
 
 @dataclass(frozen=True)
@@ -33,7 +44,7 @@ class Pictures:
         results = self.results([Job("scores", self.draws, b, c) for c in candidates for b in batches])
         for _ in candidates:
             parts = [next(results) for _ in batches]
-            yield joined(parts), sum(p["seconds"] for p in parts)
+            yield scores_of(parts), sum(p["seconds"] for p in parts)
 
     def gradient(
         self, candidate: LearnedSchedule, batches: Sequence[int], loss: Loss, jacobian: str
@@ -47,11 +58,14 @@ class Pictures:
         count = sum(self.draws.sizes[b] for b in batches)
         return total / count, gradient / count, seconds
 
-    def looks(self, candidate: LearnedSchedule) -> tuple[dict[str, Look], dict[str, Look] | None]:
-        """What the gate's judges say of the candidate's pictures, and of full precision's if they are drawn."""
+    def looks(self, candidate: LearnedSchedule) -> Looked:
+        """The scores, and what the gate's judges say of the candidate's pictures, and of full precision's if they are
+        drawn: all of the same pictures, drawn once."""
         found = list(self.results([Job("looks", self.draws, b, candidate) for b in range(len(self.draws.sizes))]))
         beside = [looks_of(r["beside"]) for r in found if r["beside"]]
-        return together([looks_of(r["looks"]) for r in found]), together(beside) if beside else None
+        return Looked(
+            scores_of(found), together([looks_of(r["looks"]) for r in found]), together(beside) if beside else None
+        )
 
     def moments(self, batch: int, stock: LearnedSchedule) -> tuple[np.ndarray, float]:
         """(paired moments float64 [MOMENTS, steps, channels], seconds) of one batch."""
@@ -72,8 +86,3 @@ class Pictures:
         batch = self.draws.batch(job.batch)
         loss = job.loss.json() if job.loss else None
         return [job.kind, [batch.prompts, batch.first_seed], job.schedule.json(), loss, job.jacobian]
-
-
-def joined(parts: Sequence[dict[str, Any]]) -> Scores:
-    """The batches' terms, one after the other."""
-    return Scores({n: np.concatenate([p["terms"][n] for p in parts]) for n in parts[0]["terms"]})

@@ -101,12 +101,12 @@ def recipe(
     """Write the recipe that a model is exported by, all defaults spelled out: a start for one of your own."""
     from qsched_edge.checkpoint.recipes import resolve
     from qsched_edge.checkpoint.written import as_toml
-    from qsched_edge.work.staging import refuse_existing, write_text
+    from qsched_edge.work.staging import check_output, write_text
 
     if output is None:
         print(as_toml(resolve(model).recipe), end="")
         return
-    refuse_existing(output, force)
+    check_output(output, force)
     write_text(output, as_toml(resolve(model).recipe))
     print(output)
 

@@ -127,7 +127,7 @@ def loaded(given: RunOptions) -> Sampler:
 
     from qsched_edge.work.progress import saying
 
-    manifest = manifests.read(given.bundle)
+    manifest = manifests.read(manifests.place_of(given.bundle))
     Sampler(manifest, {}, {}).schedule(given.steps)
     if given.image is not None and not manifest.encoder:
         raise RequestError(f"--image: {given.bundle} has no VAE encoder; export it with --encoder")

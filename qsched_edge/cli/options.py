@@ -60,7 +60,7 @@ def option(help_text: str, panel: str, *flags: str, **extra: Any) -> Any:
     return typer.Option(*flags, help=help_text, rich_help_panel=panel, **extra)
 
 
-Bundle = Annotated[Path, typer.Argument(help="Folder of a bundle.", show_default=False)]
+Bundle = Annotated[Path, typer.Argument(help="Folder of a bundle, or a packed one.", show_default=False)]
 Output = Annotated[Path | None, option("Where the result goes.", OUTPUT, "-o", "--output", show_default=False)]
 Report = Annotated[Path, option("Folder for report.json and report.html.", OUTPUT, "-o", "--output")]
 Force = Annotated[bool, option("Replace an output that exists.", OUTPUT, "--force")]

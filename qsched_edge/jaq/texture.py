@@ -60,15 +60,20 @@ def seen(images: np.ndarray) -> np.ndarray:
     pairs = zip(rows, columns, strict=True)
     patches = np.stack([images[:, :, r : r + SIDE, c : c + SIDE].reshape(len(images), -1) for r, c in pairs], axis=1)
     along = np.einsum("npd,kd->nkp", patches, directions).reshape(len(images), -1)
-    return np.concatenate([laplacian(images)[:, None], along], axis=1).astype(np.float32)
+    return np.concatenate([detail(images)[:, None], along], axis=1).astype(np.float32)
 
 
 def laplacian(images: np.ndarray) -> np.ndarray:
-    """Mean absolute value of the five-point Laplacian, float64 [N]."""
+    """The five-point Laplacian of each inner pixel, float64 [N, 3, H - 2, W - 2]."""
     x = images.astype(np.float64)
     middle = 4 * x[..., 1:-1, 1:-1]
     around = x[..., :-2, 1:-1] + x[..., 2:, 1:-1] + x[..., 1:-1, :-2] + x[..., 1:-1, 2:]
-    return np.abs(middle - around).reshape(len(x), -1).mean(axis=1)
+    return middle - around
+
+
+def detail(images: np.ndarray) -> np.ndarray:
+    """Mean absolute value of the Laplacian, float64 [N]."""
+    return np.abs(laplacian(images)).reshape(len(images), -1).mean(axis=1)
 
 
 class PatchDistance(SetDistance[np.ndarray]):

@@ -14,11 +14,12 @@ import numpy as np
 from qsched_runtime.errors import BundleError, RequestError
 from qsched_runtime.files import check_distinct, check_file, check_path, inside, read_limited, sha256
 from qsched_runtime.noise import ALGORITHM
+from qsched_runtime.packed import Packed
 from qsched_runtime.request import MOST_PIXELS, integer
 from qsched_runtime.schedule import COLUMNS, Coefficients, ScheduleTable
 from qsched_runtime.strict import MANIFEST, check_schema, parse_json
 
-__all__ = ["BundleFile", "Manifest", "check_file", "inside", "read", "sha256"]
+__all__ = ["BundleFile", "Manifest", "check_file", "inside", "place_of", "read", "sha256"]
 FORMAT, VERSION, BIAS_VERSION = "qsched-bundle", 1, 2  # 2: a schedule has a bias
 NAME, SCHEMA = "qsched.json", "qsched.schema.json"
 MOST_ZEROS = 2**20  # values of an input that is always zero
@@ -112,23 +113,38 @@ class Manifest:
     raw: dict[str, Any] = field(repr=False)
 
 
-def read(folder: Path) -> Manifest:
-    """Parse `folder/qsched.json`; raises BundleError with the reason if it is missing, foreign or malformed."""
-    path = folder / NAME
-    if not folder.is_dir():
-        raise BundleError(f"no bundle at {folder}: the folder does not exist; `qsched-edge export` makes one")
-    if not path.is_file():
-        raise BundleError(f"{folder} is not a bundle: it has no {NAME}; `qsched-edge export` makes one")
-    raw = parse_json(read_limited(folder, NAME, MANIFEST.bytes), MANIFEST, str(path))
+def place_of(path: Path) -> Path | Packed:
+    """The bundle at `path`: a folder, or a packed one; BundleError for a file that is none."""
+    return Packed(path) if path.is_file() else path
+
+
+def read(place: Path | Packed) -> Manifest:
+    """Parse `qsched.json` of a folder or packed bundle; raises BundleError with the reason if it is missing, foreign or
+    malformed, or if a packed one holds files that it does not list."""
+    path = f"{place}/{NAME}"
+    if isinstance(place, Path) and not place.is_dir():
+        raise BundleError(f"no bundle at {place}: the folder does not exist; `qsched-edge export` makes one")
+    if isinstance(place, Path) and not (place / NAME).is_file():
+        raise BundleError(f"{place} is not a bundle: it has no {NAME}; `qsched-edge export` makes one")
+    raw = parse_json(read_limited(place, NAME, MANIFEST.bytes), MANIFEST, path)
     found = (raw.get("format"), raw.get("version")) if isinstance(raw, dict) else (None, None)
     if found not in ((FORMAT, VERSION), (FORMAT, BIAS_VERSION)):
         known = f"{FORMAT} {VERSION} and {BIAS_VERSION}"
         raise BundleError(f"{path} is {found}, this runtime reads {known}: use a matching runtime")
     try:
         check_schema(raw, schema(), schema())
-        return checked(parse(raw))
+        manifest = checked(parse(raw))
     except (ValueError, KeyError, TypeError) as error:
         raise BundleError(f"{path} is malformed ({type(error).__name__}: {error}): make the bundle again") from error
+    if isinstance(place, Packed):
+        check_strays(place, manifest)
+    return manifest
+
+
+def check_strays(packed: Packed, manifest: Manifest) -> None:
+    strays = sorted(packed.entries.keys() - {NAME, *(f.path for f in manifest.files)})
+    if strays:
+        raise BundleError(f"{strays[0]!r} is in {packed} but not in {NAME}: pack the bundle again")
 
 
 @cache

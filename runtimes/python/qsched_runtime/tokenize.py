@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from qsched_runtime.errors import BundleError
-from qsched_runtime.files import read_limited
-from qsched_runtime.manifest import TokenizerSpec
+from qsched_runtime.files import read_checked, read_limited
+from qsched_runtime.manifest import Manifest, TokenizerSpec
+from qsched_runtime.packed import Packed
 from qsched_runtime.strict import TOKENIZER, parse_json
 from qsched_runtime.unigram import added_tokens, pattern_of, unigram_from_json, valid_id
 
@@ -156,10 +157,24 @@ KINDS: dict[str, Callable[[dict[str, Any], TokenizerSpec], Tokenizer]] = {
 
 def load_tokenizer(path: Path, spec: TokenizerSpec) -> Tokenizer:
     """Read a tokenizer.json; raises BundleError when it is not the kind that `spec` names."""
+    return tokenizer_of(read_limited(path.parent, path.name, TOKENIZER.bytes), spec, str(path))
+
+
+def tokenizer_of(data: bytes, spec: TokenizerSpec, where: str) -> Tokenizer:
+    """The same of a tokenizer.json's bytes; `where` is what an error calls it."""
     if spec.kind not in KINDS:
         raise BundleError(f"tokenizer kind {spec.kind!r} is unknown to this runtime: use a newer one")
-    data = parse_json(read_limited(path.parent, path.name, TOKENIZER.bytes), TOKENIZER, str(path))
+    document = parse_json(data, TOKENIZER, where)
     try:
-        return KINDS[spec.kind](data, spec)
+        return KINDS[spec.kind](document, spec)
     except (ValueError, KeyError, TypeError, AttributeError, LookupError) as error:
-        raise BundleError(f"{path} is no {spec.kind} tokenizer.json ({error!r}): make the bundle again") from error
+        raise BundleError(f"{where} is no {spec.kind} tokenizer.json ({error!r}): make the bundle again") from error
+
+
+def load_tokenizers(place: Path | Packed, manifest: Manifest) -> dict[str, Tokenizer]:
+    """All tokenizers of a bundle, from bytes that have the size and SHA-256 of the manifest."""
+    listed = {file.path: file for file in manifest.files}
+    return {
+        name: tokenizer_of(read_checked(place, listed[t.file], TOKENIZER.bytes), t, f"{place}/{t.file}")
+        for name, t in manifest.tokenizers.items()
+    }
