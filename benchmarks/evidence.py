@@ -17,7 +17,7 @@ from pathlib import Path
 
 from qsched_edge.work.staging import write_bytes, write_json, write_text
 
-PARTS = {"ablation": "benchmarks.ablation"}
+PARTS = {"schedules": "benchmarks.schedules", "ablation": "benchmarks.ablation"}
 MARKER = re.compile(r"(<!-- ([a-z0-9 ]+) -->)\n.*?<!-- end -->", re.DOTALL)
 
 

@@ -163,7 +163,7 @@ def main() -> None:
         means = layer_by_layer(backbone, seen.moments_of(name), unseen.moments_of(name))
         options = sensitivity.sensitivities(
             seen.graph(name), backbone.candidates, backbone.weights, seen.feeds_of(name), lambda weight: None,
-            Journal(staging.folder / "sensitivity", "rtn"),
+            Journal(staging.journal("sensitivity"), "rtn"),
         )  # fmt: skip
         widths = chosen_widths(backbone, options)
         ranks = {bits: rank_correlation(backbone, options, seen.moments_of(name), bits) for bits in (4, 8)}

@@ -41,12 +41,13 @@ def interval(statistic: Callable[[np.ndarray], float], count: int, seed: int, nu
     return percentiles(statistic(np.arange(count)), np.array(values))
 
 
-def percentiles(estimate: float, resampled: np.ndarray, shift: bool = True) -> Interval:
-    """The percentile interval of an estimate whose values on resamples are `resampled`.
+def percentiles(estimate: float, resampled: np.ndarray, shift: bool = True, tests: int = 1) -> Interval:
+    """The percentile interval of an estimate whose values on resamples are `resampled`; of several `tests` at once each
+    has the wider one that all together hold at LEVEL (Bonferroni).
 
     Rows that come twice shift some statistics (a Fréchet distance grows): the mean shift is taken off again. A ratio's
     values have no mean to speak of where its denominator comes near zero: theirs stay (`shift` False).
     """
-    tail, apart = (1 - LEVEL) / 2, resampled.mean() - estimate if shift else 0.0
+    tail, apart = (1 - LEVEL) / 2 / tests, resampled.mean() - estimate if shift else 0.0
     low, high = np.quantile(resampled - apart, [tail, 1 - tail])
     return Interval(float(estimate), float(low), float(high))

@@ -77,7 +77,7 @@ def test_a_target_takes_no_second_trace_even_where_another_was_out_of_reach(
     with pytest.raises(QuantizeError, match="cannot be reached"):
         export(spec, settings, tmp_path / "x", quiet=True)
     assert [p.name for p in tmp_path.iterdir()] == [".x.partial"]
-    assert sorted(p.name for p in (tmp_path / ".x.partial").iterdir()) == ["stage.json", "unet.graph"]
+    assert {p.name for p in (tmp_path / ".x.partial").glob("[!.]*")} == {"stage.json", "unet.graph"}
     folder = export(spec, replace(settings, target=target_of(None, 3.0)), tmp_path / "x", quiet=True)
     assert sorted(traced) == ["text_encoder", "unet", "vae_decoder"]
     assert list(tmp_path.iterdir()) == [folder]

@@ -132,7 +132,7 @@ def test_one_process_at_a_time_calibrates_a_bundle(bundles: dict[int, Path], rec
         assert other.stdout is not None
         assert other.stdout.readline() == b"mine\n"
         for _ in range(2):  # to be refused takes nothing away
-            with pytest.raises(RequestError, match="is being calibrated by another process"):
+            with pytest.raises(RequestError, match="another process is at work on"):
                 calibrate(folder, CalibrationSettings(), None, None, str(recipe), quiet=True)
         assert (beside / "journal.jsonl").read_text() == "the other's"
         other.kill()

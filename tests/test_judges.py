@@ -9,6 +9,7 @@ from conftest import ROOT
 from qsched_edge.checkpoint.recipes import Recipe, read_recipe, recipe_names
 from qsched_edge.errors import MetricError
 from qsched_edge.intervals import paired_difference
+from qsched_edge.jaq.encoders import FitEncoders
 from qsched_edge.jaq.judges import JUDGES, ROLES, Drawn, Look
 from qsched_edge.jaq.paired import paired
 from qsched_edge.jaq.panel import check_apart, names_of, panel_of, together
@@ -117,8 +118,8 @@ def test_roles_of_a_recipe_share_no_files(name: str) -> None:
     """What a loss sees, what decides and what reports; only the report shows the loss's own terms."""
     recipe = read_recipe(recipe_names()[name])
     terms = TermSettings(str(recipe.path(recipe.scorer)) if recipe.scorer else "", quality=recipe.quality)
-    files = {role: panel_of(names_of(recipe, role), recipe, JudgeSource()).files for role in ROLES}
-    files["fit"] |= term_files(terms)
+    files = {role: panel_of(names_of(recipe, role), recipe, JudgeSource()).files for role in ROLES[1:]}
+    files["fit"] = term_files(terms) | FitEncoders(recipe.fit, recipe, JudgeSource(terms=terms)).files_at_hand()
     check_apart(files)
     if recipe.scorer:
         assert files["fit"]

@@ -20,7 +20,8 @@ from qsched_edge.evaluate.cells import Asked, Cell, last_latents, write_cell
 from qsched_edge.evaluate.contrasts import BEYOND, CELLS, compared
 from qsched_edge.evaluate.text import text_table
 from qsched_edge.intervals import interval, paired_difference
-from qsched_edge.jaq.frechet import Frechet, Gaussian, flat
+from qsched_edge.jaq.distances import flat
+from qsched_edge.jaq.frechet import Frechet, Gaussian
 from qsched_edge.jaq.judges import Look
 from qsched_edge.jaq.panel import Panel, panel_of
 from qsched_edge.jaq.settings import JudgeSource

@@ -30,21 +30,25 @@ from qsched_runtime import manifest as manifests
 
 from qsched_edge.bundle.learned import LearnedSchedule
 from qsched_edge.bundle.write import write_schedule
-from qsched_edge.errors import RequestError
+from qsched_edge.errors import BundleError, RequestError
 from qsched_edge.serve.published import find_onnxruntime_web
 from qsched_edge.serve.run import address, listening, server_of, site_of
 from qsched_edge.serve.settings import ServeSettings
+from qsched_edge.serve.site import write_site
 
 API = "v1/images/generations"
 PROMPT = "a red apple 🍎"
 
 
 @contextmanager
-def running(folder: Path, sampler: Sampler, ort: Path | None = None, **settings: Any) -> Iterator[httpx.Client]:
-    """A client of a server in a thread of this process."""
+def running(
+    folder: Path, sampler: Sampler, ort: Path | None = None, more: dict[str, Path] | None = None, **settings: Any
+) -> Iterator[httpx.Client]:
+    """A client of a server in a thread of this process; `more` files are published as well."""
     asked = ServeSettings(port=0, **settings)
     sock = listening(asked)
-    server = server_of(site_of(folder, sampler, asked, find_onnxruntime_web(ort) if ort else None))
+    site = site_of(folder, sampler, asked, find_onnxruntime_web(ort) if ort else None)
+    server = server_of(replace(site, files={**site.files, **(more or {})}))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [sock]}, daemon=True)
     thread.start()
     try:
@@ -382,6 +386,40 @@ def test_settings_and_ports_that_cannot_be_are_one_line(tmp_path: Path) -> None:
     done = cli("serve", tmp_path / "nowhere", "--port", 0)
     assert (done.returncode, done.stdout) == (1, "")
     assert "the folder does not exist" in done.stderr
+
+
+def test_a_site_is_the_same_files_and_says_that_no_server_draws(
+    bundles: dict[int, Path], ort: Path, client: httpx.Client, tmp_path: Path
+) -> None:
+    out = tmp_path / "site"
+    command = ("site", bundles[4], "-o", out, "--onnxruntime-web", ort, "--json")
+    done = cli(*command)
+    assert done.returncode == 0, done.stderr
+    files = {path.relative_to(out).as_posix(): path for path in out.rglob("*") if path.is_file()}
+    assert json.loads(done.stdout)["bytes"] == sum(path.stat().st_size for path in files.values())
+    own = {"config.json", "index.html", "_headers", ".nojekyll"}
+    for name in set(files) - own:
+        assert files[name].read_bytes() == client.get(name).content, name
+    assert {"bundle/qsched.json", "runtime/worker.js", "ort/ort-wasm-simd-threaded.wasm", "isolate.js"} <= set(files)
+    config = json.loads(files["config.json"].read_text("utf-8"))
+    assert config == {**client.get("config.json").json(), "server": False}
+    policy = client.get("").headers["content-security-policy"].removesuffix("; frame-ancestors 'none'")
+    assert f'content="{policy}"' in files["index.html"].read_text("utf-8")
+    again = cli(*command)
+    assert again.returncode == 1
+    assert "--force" in again.stderr
+    assert list(tmp_path.iterdir()) == [out]
+
+
+def test_a_site_is_made_of_a_sound_bundle_alone(bundles: dict[int, Path], ort: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(bundles[4], tmp_path / "bundle"))
+    data = folder / "unet/model.onnx_data"
+    data.write_bytes(data.read_bytes()[:-1] + b"\x7f")
+    web = find_onnxruntime_web(ort)
+    assert web is not None
+    with pytest.raises(BundleError, match="SHA-256"):
+        write_site(folder, tmp_path / "site", web)
+    assert not (tmp_path / "site").exists()
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])

@@ -25,7 +25,6 @@ from qsched_runtime import Sampler
 from qsched_runtime.noise import TorchNoise
 from test_families import FAMILIES, saved_miniature
 
-from qsched_edge.checkpoint.recipes import resolve
 from qsched_edge.choices import Choices
 from qsched_edge.export.run import export
 from qsched_edge.export.settings import ExportSettings
@@ -71,11 +70,10 @@ def case(name: str, folder: Path, negative: bool = False) -> Case:
 
 
 @pytest.fixture(scope="session")
-def cases(tmp_path_factory: pytest.TempPathFactory) -> list[Case]:
+def cases(emoji_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Case]:
     """The embedded model at 4 bits, and each family's miniature."""
     folder = tmp_path_factory.mktemp("web")
-    emoji = export(resolve("emoji"), ExportSettings(4), folder / "emoji-w4", quiet=True)
-    found = [case("emoji", emoji)]
+    found = [case("emoji", emoji_bundle)]
     for name in FAMILIES:
         spec = saved_miniature(name, folder / name)
         settings = ExportSettings(4, choices=Choices(encoder=name == "sd-turbo"))

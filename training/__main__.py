@@ -11,6 +11,7 @@ from training import (
     latents,
     prompt_sets,
     publish,
+    references,
     scorer,
     student,
     teacher,
@@ -20,7 +21,7 @@ from training import (
 def main() -> None:
     autoencoder.main()
     latents.load()
-    for stage in (scorer, evaluator, teacher, student, publish, gate, grain, prompt_sets, assess):
+    for stage in (scorer, evaluator, teacher, student, publish, gate, grain, prompt_sets, references, assess):
         stage.main()
 
 

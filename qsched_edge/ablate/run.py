@@ -38,7 +38,7 @@ from qsched_edge.jaq.loss import Loss
 from qsched_edge.jaq.panel import Panel
 from qsched_edge.jaq.settings import JudgeSource
 from qsched_edge.work import progress
-from qsched_edge.work.staging import Staging, refuse_existing, write_json, write_text
+from qsched_edge.work.staging import Staging, check_output, write_json, write_text
 
 ON_BOTH = (f"{EQUAL_PASSES}: free", f"{LOSS}: reference")  # full precision draws with these too
 SHOWN = 6  # pictures of each row
@@ -54,7 +54,7 @@ def ablate(
     quiet: bool,
 ) -> dict[str, Any]:
     """Returns the report written to `output`/report.json; the calibration's `points` set the grid and so the budget."""
-    refuse_existing(output, force)
+    check_output(output, force)
     folders = [folder.resolve() for folder in folders]
     inputs = [inputs_of(folder, settings.calibration, model, quiet) for folder in folders]
     arguments = {
@@ -110,14 +110,14 @@ class Subject:
 
     @property
     def journal(self) -> Path:
-        return self.staging.folder / f"journal-{self.index}"
+        return self.staging.journal(str(self.index))
 
 
 def ablate_one(subject: Subject) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """The report's section of one bundle, and pictures uint8 [SHOWN, H, W, 3] by row."""
     bundle = open_bundle(subject.folder)
     full = reference_of(bundle, bundle.model(subject.model), subject.settings.calibration, subject.quiet)
-    settings = replace(subject.settings.calibration, reference=full)
+    settings = replace(subject.settings.calibration, loss="jaq", reference=full)
     session = open_session(bundle, settings, None, None, subject.model, subject.journal, compare=True)
     try:
         jaq, budget, found = session.loss("jaq"), settings.budget, []

@@ -90,5 +90,7 @@ class OpenedBundle:
 
 def open_bundle(folder: Path) -> OpenedBundle:
     """Raises BundleError with the reason if `folder` is no bundle, or one that this project did not export."""
+    if folder.is_file():
+        raise BundleError(f"{folder} is a file: unpack it first (qsched-edge unpack {folder.name} -o FOLDER)")
     manifest = manifests.read(folder)
     return OpenedBundle(folder, manifest, Provenance.of(manifest.raw.get("provenance", {})))

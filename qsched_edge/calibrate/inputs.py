@@ -13,11 +13,12 @@ from qsched_edge.calibrate.jobs import Draws
 from qsched_edge.calibrate.settings import CalibrationSettings
 from qsched_edge.checkpoint.recipes import Recipe
 from qsched_edge.errors import PromptsError, QSchedError
+from qsched_edge.jaq.encoders import DEFAULT, FitEncoders
 from qsched_edge.jaq.judge import Judge
 from qsched_edge.jaq.panel import located
 from qsched_edge.jaq.scored import term_files
 from qsched_edge.jaq.scorers import at_hand, usable, with_defaults
-from qsched_edge.jaq.settings import TermSettings
+from qsched_edge.jaq.settings import JudgeSource, TermSettings
 from qsched_edge.jaq.terms import TERMS, losses
 from qsched_edge.prompts import PromptSet, read_prompts
 
@@ -63,9 +64,28 @@ def terms_of(recipe: Recipe, settings: CalibrationSettings, pipeline: str = "") 
 
 
 def found_terms(recipe: Recipe, settings: CalibrationSettings, pipeline: str) -> TermSettings:
-    """The same with every model at hand, fetched if need be; a loss that compares with full precision needs none."""
+    """The same with every model at hand, fetched if need be; a loss that compares with full precision needs none. A
+    loss over sets looks through its encoders alone, so that no term is measured."""
+    if settings.over_sets:
+        return replace(terms_of(recipe, settings, pipeline), text_image="", quality="")
     needed = not all(TERMS[name].compares for name in losses()[settings.loss])
     return usable(terms_of(recipe, settings, pipeline), settings.offline, needed)
+
+
+def encoders_of(recipe: Recipe, settings: CalibrationSettings, terms: TermSettings) -> FitEncoders | None:
+    """What a loss over sets looks through: the settings' encoders and reference pictures, else the recipe's."""
+    if not settings.over_sets:
+        return None
+    references = settings.references or (recipe.path(recipe.fit_references) if recipe.fit_references else "")
+    source = JudgeSource(
+        device=settings.place.device, terms=terms, references=str(references), offline=settings.offline
+    )
+    return FitEncoders(settings.fit or recipe.fit or DEFAULT, recipe, source)
+
+
+def with_loss(settings: CalibrationSettings, recipe: Recipe) -> CalibrationSettings:
+    """With the recipe's loss, else JAQ, where the settings name none."""
+    return settings if settings.loss else replace(settings, loss=recipe.loss or "jaq")
 
 
 def judge_of(recipe: Recipe) -> Judge:

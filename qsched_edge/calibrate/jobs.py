@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
+import numpy as np
 from qsched_runtime import Sampler
 
 from qsched_edge.bundle.learned import LearnedSchedule
 from qsched_edge.calibrate.adjoint import batch_gradient
 from qsched_edge.calibrate.decoder import Decoder
 from qsched_edge.calibrate.device import open_sampler
-from qsched_edge.calibrate.looks import GateJudges, looks_json
+from qsched_edge.calibrate.looks import GateJudges
 from qsched_edge.calibrate.objective import BATCH, Objective
 from qsched_edge.calibrate.pairs import batch_statistics
 from qsched_edge.calibrate.place import Place
+from qsched_edge.calibrate.results import Done, Gradient, Looked, Moments, Result, Scored
+from qsched_edge.jaq.encoders import Encoder, FitEncoders
 from qsched_edge.jaq.judge import Judge
 from qsched_edge.jaq.loss import Loss
 from qsched_edge.jaq.panel import Panel
@@ -45,7 +48,8 @@ class Draws:
 @dataclass(frozen=True)
 class Setup:
     """All that a worker needs to build its objectives; `full` is the 32-bit bundle, for paired passes and, if `compare`
-    is set, for the reference term; `gate` names the judges that decide what ships."""
+    is set, for the reference term; `gate` names the judges that decide what ships, `fit` the encoders of a loss over
+    sets."""
 
     bundle: Path
     stock: LearnedSchedule
@@ -54,6 +58,7 @@ class Setup:
     full: Path | None = None
     compare: bool = False
     gate: GateJudges | None = None
+    fit: FitEncoders | None = None
     place: Place = field(default_factory=Place)
 
 
@@ -94,6 +99,13 @@ class Worker:
         return self.setup.gate.panel(self.setup.place.device)
 
     @cached_property
+    def encoders(self) -> dict[str, Encoder]:
+        return self.setup.fit.made() if self.setup.fit else {}
+
+    def encode(self, images: np.ndarray, prompts: Sequence[str]) -> dict[str, np.ndarray]:
+        return self.setup.fit.seen(self.encoders, images, prompts) if self.setup.fit else {}
+
+    @cached_property
     def decoder(self) -> Decoder:
         return Decoder(self.setup.vae, self.sampler.manifest.latents, self.setup.place.device)
 
@@ -104,38 +116,34 @@ class Worker:
         if draws not in self.objectives:
             self.objectives[draws] = Objective(
                 self.sampler, self.judge, draws.prompts, draws.first_seed, self.setup.stock, self.full,
-                self.setup.compare,
+                self.setup.compare, self.encode,
             )  # fmt: skip
         return self.objectives[draws]
 
-    def do(self, job: Job) -> dict[str, Any]:
-        """The job's result as JSON values, with the seconds it took."""
+    def do(self, job: Job) -> Done[Result]:
         start = time.perf_counter()
         found = getattr(self, job.kind)(self.objective(job.draws), job)
-        return {**found, "seconds": time.perf_counter() - start}
+        return Done(found, time.perf_counter() - start)
 
-    def scores(self, objective: Objective, job: Job) -> dict[str, Any]:
-        found = objective.scores(objective.batches[job.batch], job.schedule)
-        return {"terms": {name: values.tolist() for name, values in found.values.items()}}
+    def scores(self, objective: Objective, job: Job) -> Scored:
+        return Scored(objective.scores(objective.batches[job.batch], job.schedule))
 
-    def looks(self, objective: Objective, job: Job) -> dict[str, Any]:
-        """What the gate's judges say of the candidate's pictures and, where there are any, of full precision's."""
+    def looks(self, objective: Objective, job: Job) -> Looked:
+        """The scores, and what the gate's judges say of the same pictures and, where there are any, of full
+        precision's."""
         batch = objective.batches[job.batch]
         beside = objective.drawn_in_full(batch) if self.full else None
         drawn = replace(objective.drawn(batch, job.schedule), beside=beside)
-        return {
-            "looks": looks_json(self.panel.look(drawn)),
-            "beside": looks_json(self.panel.look(replace(beside, beside=beside))) if beside else None,
-        }
+        full = self.panel.look(replace(beside, beside=beside)) if beside else None
+        return Looked(objective.scores_of(batch, drawn), self.panel.look(drawn), full)
 
-    def gradient(self, objective: Objective, job: Job) -> dict[str, Any]:
+    def gradient(self, objective: Objective, job: Job) -> Gradient:
         assert job.loss is not None
         batch = objective.batches[job.batch]
-        total, gradient = batch_gradient(objective, self.decoder, batch, job.schedule, job.loss, job.jacobian)
-        return {"total": total, "gradient": gradient.tolist()}
+        return Gradient(*batch_gradient(objective, self.decoder, batch, job.schedule, job.loss, job.jacobian))
 
-    def pairs(self, objective: Objective, job: Job) -> dict[str, Any]:
-        return {"moments": batch_statistics(objective, objective.batches[job.batch]).tolist()}
+    def pairs(self, objective: Objective, job: Job) -> Moments:
+        return Moments(batch_statistics(objective, objective.batches[job.batch]))
 
     @property
     def passes(self) -> int:

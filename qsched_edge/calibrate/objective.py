@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -22,6 +22,12 @@ if TYPE_CHECKING:
     import torch
 
 BATCH = 8
+Encode = Callable[[np.ndarray, Sequence[str]], Mapping[str, np.ndarray]]  # pictures and prompts -> features by encoder
+
+
+def nothing(images: np.ndarray, prompts: Sequence[str]) -> Mapping[str, np.ndarray]:
+    """Losses of single pictures look through no encoder."""
+    return {}
 
 
 @dataclass(frozen=True)
@@ -66,15 +72,15 @@ class Objective:
     """Pictures for fixed prompts and fixed noise: candidates differ in nothing but their schedules.
 
     Picture i gets seed `first_seed + i`. `full` is the full-precision sampler, for paired passes and, if `compare` is
-    set, for the reference term of every picture.
+    set, for the reference term of every picture; `encode` gives the features of a loss over sets.
     """
 
     def __init__(
         self, sampler: Sampler, judge: Judge, prompts: Sequence[str], first_seed: int, stock: LearnedSchedule,
-        full: Sampler | None = None, compare: bool = False,
+        full: Sampler | None = None, compare: bool = False, encode: Encode = nothing,
     ) -> None:  # fmt: skip
         self.sampler, self.judge, self.stock, self.full = RememberingSampler(sampler), judge, stock, full
-        self.compare = compare
+        self.compare, self.encode = compare, encode
         self.targets: dict[tuple[int, ...], np.ndarray] = {}
         self.batches = []
         for start in range(0, len(prompts), BATCH):
@@ -117,10 +123,14 @@ class Objective:
         return Drawn(unit(self.full.decode(latents)), batch.prompts, latents)
 
     def scores(self, batch: Batch, candidate: LearnedSchedule) -> Scores:
-        """The raw terms of one batch, through the bundle's own decoder."""
-        *_, last = self.trajectory(batch, candidate)
-        images = self.sampler.decode(last.x_next)
-        return self.judge.scores(images, batch.prompts, last.x_next, self.target(batch))
+        """The raw terms of one batch, through the bundle's own decoder, and what the loss's encoders see."""
+        return self.scores_of(batch, self.drawn(batch, candidate))
+
+    def scores_of(self, batch: Batch, drawn: Drawn) -> Scores:
+        """Of pictures of the batch that are drawn already."""
+        assert drawn.latents is not None
+        terms = self.judge.of_unit(drawn.images, batch.prompts, drawn.latents, self.target(batch))
+        return Scores(terms.values, self.encode(drawn.images, batch.prompts))
 
     def terms(self, latents: torch.Tensor, images: torch.Tensor, batch: Batch) -> dict[str, torch.Tensor]:
         """The same terms as tensors, differentiable in the last latents and in the pictures (0..1) made of them."""

@@ -66,6 +66,8 @@ def candidate_json(verdict: Verdict, c_z: list[float]) -> dict[str, Any]:
         "choosing_gain": asdict(verdict.choosing.loss) if verdict.choosing else None,
         "heldout_gain": asdict(verdict.deciding.loss),
         "gate": {name: asdict(gain) for name, gain in verdict.deciding.gate.items()},
+        "won": list(verdict.deciding.won),
+        "lost": list(verdict.deciding.lost),
         **cost_json(p),
         "curve": [[point.passes, point.fit] for point in p.curve],
         "notes": p.notes,

@@ -8,14 +8,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from qsched_edge.bundle import write as bundles
 from qsched_edge.bundle.card import versions
-from qsched_edge.bundle.learned import LearnedSchedule, coefficients_json
+from qsched_edge.bundle.learned import LearnedSchedule, coefficients_json, shares_of_noise
 from qsched_edge.bundle.opened import OpenedBundle, open_bundle
 from qsched_edge.calibrate.budget import Budget
-from qsched_edge.calibrate.inputs import scorer_hash
+from qsched_edge.calibrate.inputs import scorer_hash, with_loss
 from qsched_edge.calibrate.record import BOUNDS, Result, candidate_json, sentence
 from qsched_edge.calibrate.reference import beside, full_precision, uncalibrated_at
 from qsched_edge.calibrate.registries import STARTED
@@ -24,8 +22,9 @@ from qsched_edge.calibrate.search import Problem, Proposal, propose
 from qsched_edge.calibrate.session import PAIRED, PLACE_OPTIONS, Session, open_session
 from qsched_edge.calibrate.settings import CalibrationSettings
 from qsched_edge.calibrate.verdicts import Verdict, choose, judge, ships
+from qsched_edge.jaq.distribution import AnyLoss
 from qsched_edge.jaq.judge import Judge
-from qsched_edge.jaq.loss import Loss, Scores
+from qsched_edge.jaq.loss import Scores
 from qsched_edge.jaq.panel import names_of
 from qsched_edge.jaq.terms import picture_terms
 from qsched_edge.work import progress
@@ -59,11 +58,11 @@ def calibrate_alone(
     """The same, by the one process that holds the bundle's lock."""
     folder = bundle.folder
     journal = folder.with_name(f".{folder.name}.calibration")
-    settings = with_reference(bundle, settings, model, quiet)
+    settings = with_reference(bundle, with_loss(settings, bundle.model(model).recipe), model, quiet)
     with progress.saying("loading the bundle and its judges, drawing the fitting prompts at c = 1", quiet):
         session = open_session(bundle, settings, prompts, heldout, model, journal)
     try:
-        loss = session.loss(settings.loss)
+        loss = session.own_loss
         proposals = search_all(session, loss, quiet)
         with progress.saying("judging what was found on held-out prompts", quiet):
             verdicts, before = judge_all(session, proposals, loss)
@@ -89,7 +88,7 @@ def with_reference(
     return replace(settings, reference=full_precision(spec, bundle, beside(bundle, spec), quiet))
 
 
-def search_all(session: Session, loss: Loss, quiet: bool) -> list[Proposal]:
+def search_all(session: Session, loss: AnyLoss, quiet: bool) -> list[Proposal]:
     """Every search in turn; closed forms come first where the others start from them, and their passes count there."""
     proposals: list[Proposal] = []
     begin = {"closed": 0, "previous": -1}.get(session.settings.begin)
@@ -110,7 +109,7 @@ def started(problem: Problem, first: Proposal) -> Problem:
     return problem
 
 
-def judge_all(session: Session, proposals: Sequence[Proposal], loss: Loss) -> tuple[list[Verdict], Scores]:
+def judge_all(session: Session, proposals: Sequence[Proposal], loss: AnyLoss) -> tuple[list[Verdict], Scores]:
     """One proposal is decided by all held-out prompts; several share them: half chooses, half decides."""
     alone = len(proposals) == 1
     sets = (
@@ -120,7 +119,7 @@ def judge_all(session: Session, proposals: Sequence[Proposal], loss: Loss) -> tu
 
 
 def make_record(
-    session: Session, verdicts: Sequence[Verdict], chosen: Verdict, loss: Loss, before: Scores
+    session: Session, verdicts: Sequence[Verdict], chosen: Verdict, loss: AnyLoss, before: Scores
 ) -> dict[str, Any]:
     """Everything needed to see where the coefficients come from and to compute them again."""
     settings, (fit_set, heldout_set) = session.settings, session.prompts
@@ -150,9 +149,7 @@ def make_record(
 
 
 def c_z_of(session: Session, schedule: LearnedSchedule) -> list[float]:
-    """The fresh noise of each step, as a share of what the stock scheduler draws at these timesteps (1 where none)."""
-    stock = session.retimed(schedule.table.timesteps).c
-    return np.divide(schedule.table.c, stock, out=np.ones(len(stock)), where=stock != 0).tolist()
+    return shares_of_noise(schedule, session.retimed(schedule.table.timesteps)).tolist()
 
 
 def warnings(session: Session, verdicts: Sequence[Verdict], before: Scores) -> list[str]:

@@ -14,15 +14,17 @@ import numpy as np
 from qsched_runtime import Coefficients
 from qsched_runtime.schedule import ScheduleTable
 
-from qsched_edge.bundle.learned import LearnedSchedule
+from qsched_edge.bundle.learned import LearnedSchedule, distance
 from qsched_edge.calibrate.adjoint import extra_passes
 from qsched_edge.calibrate.budget import Budget, BudgetSpent
 from qsched_edge.calibrate.memo import Ledger
 from qsched_edge.calibrate.pairs import MOMENTS
 from qsched_edge.calibrate.pictures import Pictures
 from qsched_edge.calibrate.registries import SEARCHES
-from qsched_edge.calibrate.settings import Tuning
-from qsched_edge.jaq.loss import Loss
+from qsched_edge.calibrate.settings import WITHOUT_GRADIENT, Tuning
+from qsched_edge.errors import RequestError
+from qsched_edge.jaq.distribution import AnyLoss
+from qsched_edge.jaq.loss import Loss, Scores
 from qsched_edge.lookup import lookup
 from qsched_edge.work.staging import digest
 
@@ -89,14 +91,15 @@ def name_of(candidate: LearnedSchedule) -> str:
 
 @dataclass
 class Problem:
-    """Fitting pictures and a loss, the stock schedule, a budget, a random stream and where to start.
+    """Fitting pictures and a loss, the stock schedule, a budget, a random stream and where to start. `proximity` times
+    the distance from the stock schedule is taken off every score.
 
     `retimed` gives the stock scheduler's table at other timesteps. `paid` is the proposal that `start` comes from, and
     what it took. `spending` says what has been spent.
     """
 
     pictures: Pictures
-    loss: Loss
+    loss: AnyLoss
     stock: LearnedSchedule
     latents: tuple[int, int, int]
     budget: Budget
@@ -106,6 +109,7 @@ class Problem:
     retimed: Callable[[np.ndarray], ScheduleTable]
     tuning: Tuning = field(default_factory=Tuning)
     advance: Callable[[int], None] = lambda n: None
+    proximity: float = 0.0
     paid: Proposal | None = None
     spending: Spending = field(init=False)
 
@@ -115,6 +119,13 @@ class Problem:
     @property
     def steps(self) -> int:
         return len(self.stock)
+
+    @property
+    def picture_loss(self) -> Loss:
+        """The loss, for what needs one of single pictures; RequestError for one of sets."""
+        if not isinstance(self.loss, Loss):
+            raise RequestError(f"a gradient follows single pictures: {WITHOUT_GRADIENT}")
+        return self.loss
 
     def at(self, coefficients: Coefficients) -> LearnedSchedule:
         """Where the search starts, with other coefficients."""
@@ -153,10 +164,16 @@ class Problem:
             costs.append(cost)
         for candidate, cost, (scores, seconds) in zip(within, costs, self.pictures.scores(within), strict=True):
             self._spend(cost, scores.count, seconds)
-            self.spending.enter(candidate, float(self.loss.of(scores).mean()) if scores.finite else -math.inf)
+            self.spending.enter(candidate, self._fit(candidate, scores))
         if len(within) < len(new):
             raise BudgetSpent
         return [self.spending.known[name_of(c)] for c in candidates]
+
+    def _fit(self, candidate: LearnedSchedule, scores: Scores) -> float:
+        if not scores.finite:
+            return -math.inf
+        far = self.proximity and distance(candidate, self.stock, self.retimed(candidate.table.timesteps))
+        return self.loss.total(scores) - self.proximity * far
 
     def gradient(self, candidate: LearnedSchedule, batches: Sequence[int]) -> tuple[float, np.ndarray]:
         """(mean loss, its gradient float64 [3, steps, channels] in c_x, c_eps, bias) over some of the batches."""
@@ -164,7 +181,7 @@ class Problem:
         cost = self._cost(candidate, batches) + pictures * extra_passes(self.tuning.jacobian, self.steps)
         if self._too_much(cost):
             raise BudgetSpent
-        value, gradient, seconds = self.pictures.gradient(candidate, batches, self.loss, self.tuning.jacobian)
+        value, gradient, seconds = self.pictures.gradient(candidate, batches, self.picture_loss, self.tuning.jacobian)
         self._spend(cost, pictures, seconds)
         return value, gradient
 

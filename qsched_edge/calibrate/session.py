@@ -18,9 +18,11 @@ from qsched_edge.calibrate.budget import Budget
 from qsched_edge.calibrate.engines import Cluster, Engine
 from qsched_edge.calibrate.inputs import (
     draws_of,
+    encoders_of,
     found_terms,
     judge_identity,
     prompt_sets,
+    with_loss,
 )
 from qsched_edge.calibrate.jobs import Draws, Setup
 from qsched_edge.calibrate.looks import GateJudges
@@ -31,6 +33,8 @@ from qsched_edge.calibrate.search import Problem
 from qsched_edge.calibrate.settings import CalibrationSettings
 from qsched_edge.checkpoint.recipes import ModelSpec, read_json
 from qsched_edge.checkpoint.timesteps import probe_at
+from qsched_edge.jaq.distribution import AnyLoss, SetLoss
+from qsched_edge.jaq.encoders import files_of
 from qsched_edge.jaq.loss import Loss, Scores, weights_of
 from qsched_edge.jaq.panel import Panel, check_apart, names_of
 from qsched_edge.jaq.scored import term_files
@@ -73,6 +77,7 @@ class Session:
     journal: Journal
     gate: Panel
     identity: Scores  # raw terms of the fitting pictures at c = 1
+    references: Mapping[str, np.ndarray]  # their features by encoder, for a loss over sets
 
     @property
     def stock(self) -> LearnedSchedule:
@@ -91,22 +96,37 @@ class Session:
     @property
     def searches(self) -> tuple[str, ...]:
         """What is run, in order: other timesteps are tried only where more decides than nearness to full precision."""
-        return self.settings.searches(AUTO if set(self.gate.judges) - {PAIRED} else GUARDED)
+        return self.settings.searches(AUTO if self.decided else GUARDED)
+
+    @property
+    def decided(self) -> bool:
+        """Is there a judge of the gate beside nearness to full precision? A loss that decides alone asks none."""
+        judges = names_of(self.spec.recipe, "gate") if self.settings.accept == "loss" else self.gate.judges
+        return bool(set(judges) - {PAIRED})
 
     def pictures(self, name: str) -> Pictures:
         """Of "fit", "heldout", or that one's halves "choosing" and "deciding"."""
         return Pictures(self.engine, self.journal, self.sets[name])
 
     def loss(self, name: str) -> Loss:
+        """Of single pictures."""
         return Loss.against(self.identity, weights_of(name, self.settings.k))
 
-    def problem(self, loss: Loss, advance: Advance, count: int | None = None) -> Problem:
+    @property
+    def own_loss(self) -> AnyLoss:
+        """The one that the settings name."""
+        if self.settings.over_sets:
+            return SetLoss.against(self.identity, self.references, self.settings.combine)
+        return self.loss(self.settings.loss)
+
+    def problem(self, loss: AnyLoss, advance: Advance, count: int | None = None) -> Problem:
         """A fresh search's, from c = 1 on the fitting prompts, or on the first `count` of them."""
         draws = replace(self.sets["fit"], prompts=self.sets["fit"].prompts[:count])
         return Problem(
             Pictures(self.engine, self.journal, draws), loss, self.stock, self.bundle.manifest.latents.shape(),
             Budget.parse(self.settings.budget), np.random.default_rng(self.settings.seed), self.stock,
             prediction_of(self.setup.bundle), self.retimed, self.settings.tuning, advance,
+            self.settings.proximity,
         )  # fmt: skip
 
 
@@ -117,20 +137,28 @@ def open_session(
     """Read and check all inputs, start the engine, draw the fitting pictures at c = 1; `compare` them with full
     precision's even if the loss does not ask for it."""
     spec = bundle.model(model)
+    settings = with_loss(settings, spec.recipe)
     sets = prompt_sets(spec.recipe, prompts, heldout)
     draws, setup = draws_of(settings, *sets), setup_of(bundle, spec, settings, compare)
-    judges = GateJudges(names_of(spec.recipe, "gate"), spec.recipe, draws["heldout"].prompts)
+    asked = () if settings.accept == "loss" else names_of(spec.recipe, "gate")
+    judges = GateJudges(asked, spec.recipe, draws["heldout"].prompts)
     setup, gate = replace(setup, gate=judges), judges.panel(settings.place.device)
-    check_apart({"what is fitted to": frozenset(term_files(setup.terms)), "what decides": gate.files})
+    encoders = setup.fit.made() if setup.fit else {}
+    fitted = term_files(setup.terms) | files_of(encoders.values())
+    check_apart({"what is fitted to": fitted, "what decides": gate.files})
     values = {n: v for n, v in settings.json().items() if n not in (*SEARCH_OPTIONS, *PLACE_OPTIONS)}
     stamp = {
         "settings": values, "bundle": bundle.uncalibrated(), "prompts": [s.sha256 for s in sets],
         "compare": setup.compare, "judge": judge_identity(setup.terms), "autoencoder": bundles.list_files(setup.vae),
         "gate": [[name, manifests.sha256(Path(name))] for name in sorted(gate.files) if Path(name).is_file()],
+        "fit": setup.fit.identity(encoders) if setup.fit else None,
         "reference": uncalibrated_at(settings.reference), "model": str(spec.folder), "versions": versions(),
     }  # fmt: skip
     engine: Engine = lookup(ENGINES[settings.engine])(setup, Cluster(settings.ray_address, settings.workers))
-    session = Session(settings, bundle, spec, setup, draws, sets, engine, Journal(journal, stamp), gate, Scores({}))
+    references = setup.fit.of_references(encoders, side_of(bundle)) if setup.fit else {}
+    session = Session(
+        settings, bundle, spec, setup, draws, sets, engine, Journal(journal, stamp), gate, Scores({}), references
+    )
     ((identity, _),) = session.pictures("fit").scores([setup.stock])
     return replace(session, identity=identity)
 
@@ -139,12 +167,19 @@ def setup_of(bundle: OpenedBundle, spec: ModelSpec, settings: CalibrationSetting
     steps = bundle.steps(settings.steps)
     if settings.reference:
         check_reference(open_bundle(settings.reference), bundle)
+    terms = found_terms(spec.recipe, settings, spec.pipeline)
     return Setup(
-        bundle.folder.resolve(), bundle.stock(steps), found_terms(spec.recipe, settings, spec.pipeline),
+        bundle.folder.resolve(), bundle.stock(steps), terms,
         autoencoder_of(spec, bundle.provenance.choices)[0],
         settings.reference and settings.reference.resolve(), compare or settings.compares,
-        place=settings.place,
+        fit=encoders_of(spec.recipe, settings, terms), place=settings.place,
     )  # fmt: skip
+
+
+def side_of(bundle: OpenedBundle) -> int:
+    """The shorter side of the bundle's pictures in pixels: reference pictures are seen at their size."""
+    latents = bundle.manifest.latents
+    return min(latents.height, latents.width) * latents.pixels_per_latent
 
 
 def prediction_of(folder: Path) -> str:

@@ -13,7 +13,9 @@ from qsched_edge.calibrate.budget import Budget
 from qsched_edge.calibrate.place import Place
 from qsched_edge.calibrate.registries import ACCEPTS, AUTO, COLUMNS, ENGINES, JACOBIANS, SEARCHES, STARTS
 from qsched_edge.errors import RequestError, unknown_name
-from qsched_edge.jaq.terms import compares, losses
+from qsched_edge.jaq.terms import COMBINE, DISTRIBUTION, compares, losses
+
+WITHOUT_GRADIENT = "with --loss distribution search by timesteps, noise, free, line or blackbox, or give --loss jaq"
 
 
 @dataclass(frozen=True)
@@ -30,14 +32,19 @@ class Tuning:
 
 @dataclass(frozen=True)
 class CalibrationSettings:
-    """`search` names searches, "auto" stands for AUTO and "all" for all of them; counts are prompts, of held-out ones
-    at most; the other values are explained in the command's help. `engine`, `workers` and `ray_address` change no
-    result."""
+    """`search` names searches, "auto" stands for AUTO and "all" for all of them; `loss` "" is the recipe's, else JAQ;
+    `references` and `fit` are a folder and encoders for the loss over sets, the recipe's unless they are given; counts
+    are prompts, of held-out ones at most; the other values are explained in the command's help. `engine`, `workers` and
+    `ray_address` change no result."""
 
     search: tuple[str, ...] = ("auto",)
     columns: tuple[str, ...] = ()
-    loss: str = "jaq"
+    loss: str = ""
     k: float = 2.0
+    combine: str = "sum"
+    proximity: float = 0.0
+    references: Path | None = None
+    fit: tuple[str, ...] = ()
     accept: str = "gate"
     steps: int | None = None
     budget: str = ""
@@ -47,7 +54,7 @@ class CalibrationSettings:
     jacobian: str = "none"
     check_gradient: bool = True
     fit_prompts: int = 32
-    heldout_prompts: int = 256
+    heldout_prompts: int = 160
     seed: int = 0
     scorer: str = ""
     text_image: str = ""
@@ -62,7 +69,8 @@ class CalibrationSettings:
     def __post_init__(self) -> None:
         for what, names, known in (
             ("search", self.search, (*SEARCHES, "auto", "all")),
-            ("loss", (self.loss,), losses()),
+            ("loss", (self.loss,) if self.loss else (), (*losses(), DISTRIBUTION)),
+            ("combine", (self.combine,), COMBINE),
             ("start", (self.start,), STARTS),
             ("jacobian", (self.jacobian,), JACOBIANS),
             ("engine", (self.engine,), ENGINES),
@@ -78,12 +86,19 @@ class CalibrationSettings:
         self._check_numbers()
         if self.jacobian == "forward" and "channel" in self.searches():
             raise RequestError("jacobian forward knows no single channels: use none or symmetric for search channel")
+        by_gradient = {"gradient", "channel"} & set(self.searches())
+        if self.over_sets and by_gradient:
+            raise RequestError(
+                f"search {by_gradient.pop()} follows the gradient of single pictures: {WITHOUT_GRADIENT}"
+            )
         Budget.parse(self.budget)
 
     def _check_numbers(self) -> None:
         """Counts and seeds whose noise streams would meet another prompt set's are refused too."""
         if not (math.isfinite(self.k) and self.k >= 0):
             raise RequestError(f"k {self.k} cannot weigh a term: use a number from 0 on")
+        if not (math.isfinite(self.proximity) and self.proximity >= 0):
+            raise RequestError(f"proximity {self.proximity} cannot weigh a distance: use a number from 0 on")
         noise.check_seed(self.seed)
         for name in ("fit_prompts", "heldout_prompts"):
             noise.check_prompts(name, getattr(self, name))
@@ -111,7 +126,12 @@ class CalibrationSettings:
     @property
     def compares(self) -> bool:
         """Does the loss compare the pictures with full precision's?"""
-        return compares(self.loss)
+        return bool(self.loss) and compares(self.loss)
+
+    @property
+    def over_sets(self) -> bool:
+        """Is the loss one of the set of all pictures?"""
+        return self.loss == DISTRIBUTION
 
     @property
     def needs_reference(self) -> bool:

@@ -9,27 +9,29 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
 from qsched_edge.bundle.learned import LearnedSchedule
 from qsched_edge.calibrate.pictures import Pictures
+from qsched_edge.calibrate.results import Looked
 from qsched_edge.calibrate.search import Proposal
 from qsched_edge.errors import MetricError
-from qsched_edge.intervals import Interval, paired_difference
-from qsched_edge.jaq.loss import Loss, Scores
+from qsched_edge.intervals import Interval
+from qsched_edge.jaq.distribution import AnyLoss
+from qsched_edge.jaq.loss import Scores
 from qsched_edge.jaq.panel import Panel, Resampled
 
 DECIDERS = 8  # prompts: the bootstrap interval of fewer is too narrow to ship anything by, that of one has no width
-BROKEN = -1e6  # the loss of proposals whose held-out pictures are not finite: no other is as low
+BROKEN = Interval(-1e6, -1e6, -1e6)  # the gain of a proposal whose held-out pictures are not finite: none is as low
 
 
 @dataclass(frozen=True)
 class Gains:
     """What a proposal gains over the stock schedule on one set of prompts, with 95 % intervals: in the loss and in
-    every measure of the gate, where above zero is better whichever way the measure goes."""
+    every measure of the gate, where above zero is better whichever way the measure goes. `together` has the gate's
+    gains with the wider intervals that all of its measures hold at once."""
 
     loss: Interval
     gate: Mapping[str, Interval]
+    together: Mapping[str, Interval]
 
     @property
     def lost(self) -> tuple[str, ...]:
@@ -38,8 +40,9 @@ class Gains:
 
     @property
     def won(self) -> tuple[str, ...]:
-        """Those whose whole interval lies above."""
-        return tuple(name for name, gain in self.gate.items() if gain.low > 0)
+        """Those whose whole interval lies above, by the wider intervals: of several measures one gains by chance more
+        often than each does."""
+        return tuple(name for name, gain in self.together.items() if gain.low > 0)
 
     @property
     def passes(self) -> bool:
@@ -77,7 +80,7 @@ def ships(chosen: Verdict, accept: str = "gate") -> bool:
 
 
 def judge(
-    stock: LearnedSchedule, proposals: Sequence[Proposal], sets: tuple[Pictures | None, Pictures], loss: Loss,
+    stock: LearnedSchedule, proposals: Sequence[Proposal], sets: tuple[Pictures | None, Pictures], loss: AnyLoss,
     panel: Panel, seed: int,
 ) -> tuple[list[Verdict], Scores]:  # fmt: skip
     """Each proposal against the stock schedule on the prompts that choose, if any do, and on those that decide: same
@@ -91,25 +94,30 @@ def judge(
 
 
 def gains_of(
-    stock: LearnedSchedule, proposals: Sequence[Proposal], pictures: Pictures, loss: Loss, panel: Panel, seed: int
+    stock: LearnedSchedule, proposals: Sequence[Proposal], pictures: Pictures, loss: AnyLoss, panel: Panel, seed: int
 ) -> tuple[list[Gains], list[Scores], Scores]:
-    before, *after = [s for s, _ in pictures.scores([stock, *(p.schedule for p in proposals)])]
-    if not before.finite:
-        raise MetricError("a JAQ term at c = 1 is not finite: the pictures or the scorer are broken")
-    plain = gate_measures(stock, pictures, panel)
-    found = [
-        Gains(
-            paired_difference(loss.of(s) if s.finite else np.full(s.count, BROKEN), loss.of(before), seed),
-            panel.better(gate_measures(p.schedule, pictures, panel), plain) if s.finite else {},
-        )
-        for p, s in zip(proposals, after, strict=True)
-    ]
-    return found, after, before
+    before, *after = seen([stock, *(p.schedule for p in proposals)], pictures, panel)
+    if not before.scores.finite:
+        raise MetricError("a term of the loss at c = 1 is not finite: the pictures or what looks at them are broken")
+    plain = gate_measures(before, pictures, panel)
+    found = []
+    for looked in after:
+        if looked.scores.finite:
+            measures = gate_measures(looked, pictures, panel)
+            gate, together = panel.better(measures, plain), panel.better(measures, plain, together=True)
+            found.append(Gains(loss.gain(looked.scores, before.scores, seed), gate, together))
+        else:
+            found.append(Gains(BROKEN, {}, {}))
+    return found, [looked.scores for looked in after], before.scores
 
 
-def gate_measures(schedule: LearnedSchedule, pictures: Pictures, panel: Panel) -> Resampled:
-    """Of the pictures drawn with `schedule`, on the same resamples of the prompts for every schedule."""
-    if not panel.judges:
-        return {}
-    looks, beside = pictures.looks(schedule)
-    return panel.sampled(looks, len(pictures.draws.prompts), beside)
+def seen(schedules: Sequence[LearnedSchedule], pictures: Pictures, panel: Panel) -> list[Looked]:
+    """The pictures of each schedule, drawn once for the loss and for the judges of the gate, if any are asked."""
+    if panel.judges:
+        return [pictures.looks(schedule) for schedule in schedules]
+    return [Looked(scores, {}, None) for scores, _ in pictures.scores(schedules)]
+
+
+def gate_measures(looked: Looked, pictures: Pictures, panel: Panel) -> Resampled:
+    """On the same resamples of the prompts for every schedule."""
+    return panel.sampled(looked.looks, len(pictures.draws.prompts), looked.beside)

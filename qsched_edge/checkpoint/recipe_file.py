@@ -22,7 +22,7 @@ SHIPPED = "shipped:"  # before the name of a prompt set
 BASE, VARIANTS = "base", "variants"  # keys of the file, not of what it says
 PATHS = (
     "source", "single_file", "parts", "lora", "textual_inversion", "tiny_decoder", "prompts", "heldout", "scorer",
-    "hps", "evaluator",
+    "hps", "evaluator", "references", "fit_references",
 )  # fmt: skip
 
 
@@ -74,6 +74,8 @@ class Recipe:
     hps: str = ""
     evaluator: str = ""
     references: str = ""
+    loss: str = ""
+    fit_references: str = ""
     fit: tuple[str, ...] = ()
     gate: tuple[str, ...] = ()
     report: tuple[str, ...] = ()

@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from qsched_edge.cli import bundles, calibration, drawing, graphs, reports, serving, speed
+from qsched_edge.cli import bundles, calibration, drawing, graphs, packing, reports, serving, speed
 from qsched_edge.cli.options import Grouped
 from qsched_edge.cli.signatures import one_by_one
 from qsched_edge.errors import QSchedError
@@ -26,7 +26,8 @@ app = typer.Typer(
 )
 COMMANDS = (
     bundles.models, bundles.recipe, bundles.export, graphs.quantize, calibration.calibrate, reports.evaluate,
-    reports.ablate, drawing.run, serving.serve, speed.bench, drawing.verify, graphs.inspect,
+    reports.ablate, drawing.run, serving.serve, serving.site, speed.bench, drawing.verify, packing.pack, packing.unpack,
+    packing.sign, graphs.inspect,
 )  # fmt: skip
 for command in COMMANDS:
     app.command(cls=Grouped)(one_by_one(command))

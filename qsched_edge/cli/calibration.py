@@ -29,10 +29,10 @@ from qsched_edge.cli.options import (
     option,
     show,
 )
-from qsched_edge.jaq.terms import losses
+from qsched_edge.jaq.terms import COMBINE, DISTRIBUTION, ENCODERS, losses
 
 DEFAULT = CalibrationSettings()
-SEARCH, COLUMN = list(DEFAULT.search), list(DEFAULT.columns)
+SEARCH, COLUMN, FIT = list(DEFAULT.search), list(DEFAULT.columns), list(DEFAULT.fit)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,8 +68,33 @@ class CalibrateOptions:
         DEFAULT.check_gradient
     )
     seed: Annotated[int, option("Seed of all noise and choices, 0 to 99.", SEARCHING)] = DEFAULT.seed
-    loss: Annotated[str, one_of(losses(), "reference is full precision's latents.", SCORING)] = DEFAULT.loss
+    loss: Annotated[
+        str | None,
+        one_of(
+            (*losses(), DISTRIBUTION),
+            "reference: nearness to full precision's latents; distribution: nearness of all pictures to reference "
+            "pictures (default: the recipe's, else jaq).",
+            SCORING,
+        ),
+    ] = None
     k: Annotated[float, option("JAQ = TC + k IQ.", SCORING)] = DEFAULT.k
+    fit: Annotated[
+        list[str],
+        option(
+            f"Encoder of the loss distribution: {', '.join(ENCODERS)}, or KIND:MODEL. Repeat for several (default: the "
+            "recipe's, else clip and patches).",
+            SCORING,
+        ),
+    ] = field(default_factory=FIT.copy)
+    references: Annotated[
+        Path | None, option("Folder of reference pictures for that loss (default: the recipe's).", SCORING)
+    ] = DEFAULT.references
+    combine: Annotated[
+        str, one_of(COMBINE, "The encoders' gains: their sum, or that of the encoder that gains least.", SCORING)
+    ] = DEFAULT.combine
+    proximity: Annotated[
+        float, option("Weight of a penalty for the distance from the stock schedule, in any loss.", SCORING)
+    ] = DEFAULT.proximity
     scorer: Annotated[
         str,
         option("CLIP model of both terms: folder or hub id (default: the recipe's, else LAION's ViT-B-32).", SCORING),
@@ -104,8 +129,12 @@ class CalibrateOptions:
         return CalibrationSettings(
             search=tuple(self.search),
             columns=tuple(self.columns),
-            loss=self.loss,
+            loss=self.loss or "",
             k=self.k,
+            fit=tuple(self.fit),
+            references=self.references,
+            combine=self.combine,
+            proximity=self.proximity,
             accept=self.accept,
             steps=self.steps,
             budget=self.budget,

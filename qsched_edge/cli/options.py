@@ -60,7 +60,7 @@ def option(help_text: str, panel: str, *flags: str, **extra: Any) -> Any:
     return typer.Option(*flags, help=help_text, rich_help_panel=panel, **extra)
 
 
-Bundle = Annotated[Path, typer.Argument(help="Folder of a bundle.", show_default=False)]
+Bundle = Annotated[Path, typer.Argument(help="Folder of a bundle, or a packed one.", show_default=False)]
 Output = Annotated[Path | None, option("Where the result goes.", OUTPUT, "-o", "--output", show_default=False)]
 Report = Annotated[Path, option("Folder for report.json and report.html.", OUTPUT, "-o", "--output")]
 Force = Annotated[bool, option("Replace an output that exists.", OUTPUT, "--force")]
@@ -122,6 +122,7 @@ class RuntimePlace:
 EXTRAS = {  # the smallest extra that a command needs; the others need none beside the command line's own
     "export": "export", "quantize": "quantize", "inspect": "quantize", "calibrate": "calibrate",
     "evaluate": "evaluate", "ablate": "evaluate", "serve": "serve",
+    "sign": "sign",
 }  # fmt: skip
 
 

@@ -9,13 +9,19 @@ from typing import Annotated, Any
 
 from qsched_edge.cli.options import (
     LIMITS,
+    OUTPUT,
+    PARTS,
     PLACE,
     Bundle,
+    Force,
+    Json,
     Quiet,
     RuntimePlace,
     needing,
     option,
+    show,
 )
+from qsched_edge.errors import RequestError
 from qsched_edge.serve.settings import ServeSettings
 
 DEFAULT = ServeSettings()
@@ -69,3 +75,36 @@ def said(settings: ServeSettings, ort: Any) -> list[str]:
     if ort is None:
         found.append("pages draw on this machine; to let them draw in the browser too: npm install onnxruntime-web")
     return found
+
+
+@dataclass(frozen=True, kw_only=True)
+class SiteOptions:
+    """What `qsched-edge site` is given."""
+
+    bundle: Bundle
+    output: Annotated[Path, option("Folder of the site.", OUTPUT, "-o", "--output")]
+    webgpu: Annotated[
+        bool, option("Bring the build for WebGPU too: 27 MB that only browsers with a GPU load.", PARTS, "--webgpu")
+    ] = False
+    onnxruntime_web: OnnxruntimeWeb = None
+    force: Force = False
+    quiet: Quiet = False
+    as_json: Json = False
+
+
+def site(given: SiteOptions) -> None:
+    """Write the page as a static site that draws in the browser: for any host of files."""
+    from qsched_edge.serve.published import find_onnxruntime_web
+    from qsched_edge.serve.site import write_site
+    from qsched_edge.work.progress import saying
+
+    ort = find_onnxruntime_web(given.onnxruntime_web, given.webgpu)
+    if ort is None:
+        raise RequestError("onnxruntime-web is not here: npm install onnxruntime-web, or give --onnxruntime-web")
+    with saying(f"checking {given.bundle} and copying it", given.quiet):
+        sizes = write_site(given.bundle, given.output, ort, given.force)
+    record = {"site": str(given.output), "bytes": sum(sizes.values()), "parts": sizes}
+    rows = [f"{name:16} {size:>14,}" for name, size in sizes.items()]
+    show(
+        record, given.as_json, "\n".join([*rows, f"{given.output}: {record['bytes']:,} bytes, index.html is its page"])
+    )

@@ -21,14 +21,14 @@ def one_by_one(command: Callable[..., None]) -> Callable[..., None]:
 
     own_first = sorted(fields(kind), key=lambda f: f.name not in kind.__annotations__)  # before those of a base class
     asked = [
-        Parameter(f.name, Parameter.KEYWORD_ONLY, default=default_of(f), annotation=hints[f.name]) for f in own_first
+        Parameter(f.name, Parameter.KEYWORD_ONLY, default=default_value(f), annotation=hints[f.name]) for f in own_first
     ]
     called.__signature__ = Signature(asked)  # type: ignore[attr-defined]
     called.__name__, called.__doc__, called.__annotations__ = command.__name__, command.__doc__, hints
     return called
 
 
-def default_of(option: Field[Any]) -> Any:
+def default_value(option: Field[Any]) -> Any:
     if option.default_factory is not MISSING:
         return option.default_factory()
     return Parameter.empty if option.default is MISSING else option.default

@@ -10,6 +10,7 @@ from typing import Any
 from qsched_runtime.manifest import sha256
 
 from qsched_edge.checkpoint.recipes import Recipe
+from qsched_edge.jaq.encoders import FitEncoders
 from qsched_edge.jaq.judges import ROLES
 from qsched_edge.jaq.panel import Panel, check_apart, located, names_of, panel_of
 from qsched_edge.jaq.scored import ScoredTerms, term_files
@@ -29,6 +30,7 @@ def report_panel(recipe: Recipe, prompts: Sequence[str], source: JudgeSource, na
     fitted = panel_of([n for n in (TERMS_TOO,) if n not in asked], recipe, replace(own, offline=True), prompts)
     judges = {**found.judges, **fitted.judges}
     loss = term_files(source.terms).union(*(j.files for n, j in judges.items() if n == TERMS_TOO))
+    loss |= FitEncoders(recipe.fit, recipe, own).files_at_hand()
     check_apart({"fit": loss, "report": Panel({n: j for n, j in judges.items() if n != TERMS_TOO}).files})
     return Panel(judges, (*found.left_out, *fitted.left_out))
 

@@ -33,7 +33,7 @@ from qsched_edge.jaq.settings import JudgeSource
 from qsched_edge.precision import Scheme
 from qsched_edge.prompts import PromptSet, read_prompts
 from qsched_edge.work import progress
-from qsched_edge.work.staging import Staging, refuse_existing, write_json, write_text
+from qsched_edge.work.staging import Staging, check_output, write_json, write_text
 
 __all__ = ["evaluate", "full_precision", "text_table"]
 SHOWN = 12
@@ -63,7 +63,7 @@ def evaluate(
     quiet: bool = False,
 ) -> dict[str, Any]:
     """Returns the report that was written to `output`/report.json."""
-    refuse_existing(output, force)
+    check_output(output, force)
     asked = asked_of(open_bundle(folder.resolve()), settings, prompts, model, quiet)
     samplers = {
         name: open_sampler(path, settings.place)

@@ -20,10 +20,11 @@ from qsched_edge.quantize.attention import fuse_attention
 from qsched_edge.quantize.layers.other import SMALL_WEIGHT
 from qsched_edge.quantize.methods import quantizer_of
 from qsched_edge.quantize.resident import file_bytes, resident_if_large
-from qsched_edge.quantize.rewrite import GRAPH, REPORT, Layer, write_graph
+from qsched_edge.quantize.rewrite import DATA, GRAPH, REPORT, Layer, write_graph
 from qsched_edge.work import progress
+from qsched_edge.work.hashes import keep_only
 from qsched_edge.work.memory import RamLimit
-from qsched_edge.work.staging import write_json
+from qsched_edge.work.staging import JOURNAL, write_json
 
 UNPACKED = 2  # a running bundle takes about this many times its files
 
@@ -32,6 +33,7 @@ def write_component(job: ExportJob, plan: ComponentPlan, moments_of: MomentsOf, 
     """model.onnx, model.onnx_data, config.json and a report of the precisions in `folder`."""
     captured = job.captured(plan)
     settings = job.settings
+    keep_only(folder, (DATA, JOURNAL))
     if not settings.portable:
         fuse_attention(captured.model.graph)
     check_weights(job.spec.recipe.layers, plan.name, captured.weight_names)

@@ -6,23 +6,26 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from qsched_edge.bundle.card import versions
+from qsched_edge.bundle.verify import verify
 from qsched_edge.checkpoint.recipes import ModelSpec, read_layers
+from qsched_edge.errors import BundleError
 from qsched_edge.export.component import write_component, write_whole
 from qsched_edge.export.finish import finish
 from qsched_edge.export.graphs import Graphs, graph_part
 from qsched_edge.export.job import ExportJob, job_of
 from qsched_edge.export.settings import ExportSettings
-from qsched_edge.export.widths import PRECISION, TARGET, check_target, choose_widths, forget_other_target
+from qsched_edge.export.widths import PRECISION, WIDTHS, check_target, choose_widths
 from qsched_edge.observe.observation import Observation, write_feeds, write_moments
 from qsched_edge.pipelines import ComponentPlan
 from qsched_edge.prompts import PromptSet
 from qsched_edge.work.memory import RamLimit
 from qsched_edge.work.progress import saying
-from qsched_edge.work.staging import Staging, refuse_existing
+from qsched_edge.work.staging import Staging, check_output, write_bytes
 
-TRACES = ("reference", "feeds", "moments", "sensitivity")  # parts of the staging folder that no bundle holds
+TRACES = ("reference", "feeds", "moments")  # parts of the staging folder that no bundle holds
 
 
 def export(
@@ -38,7 +41,7 @@ def export(
     `observation` is an earlier one of the same model and prompts; without it the export makes its own where it needs
     one.
     """
-    refuse_existing(output, force)
+    check_output(output, force)
     with saying("reading the model: schedules, tokenizers, hashes of the weights", quiet):
         job = job_of(spec, settings, quiet)
     return run(job, output, force, observation)
@@ -59,20 +62,32 @@ def run(job: ExportJob, output: Path, force: bool = False, observation: Observat
         job = replace(job, graphs=job.graphs or Graphs(staging, job.quiet))
         if settings.target:
             check_target(job, settings.target)
-            forget_other_target(staging.folder, job.layout.backbone, settings.target)
-        if job.prompts and not all((staging.folder / c.name).exists() for c in job.layout.components):
+        if job.prompts and not all(staging.finished(name, key) for name, key in keys_of(job).items()):
             observation = observation or observed(job, job.prompts, staging)
-            choose_widths(job, observation, staging.folder)
         if settings.target:
-            job = job.with_layers(read_layers(staging.folder / PRECISION))
+            choose = partial(choose_widths, job, observation, staging.journal("sensitivity"))
+            chosen = staging.part(WIDTHS, choose, keys_of(job)[WIDTHS]) / PRECISION
+            job = job.with_layers(read_layers(chosen))
         for plan in job.layout.components:
-            staging.part(plan.name, writer_of(job, plan, observation if job.prompts else None))
+            write = writer_of(job, plan, observation if job.prompts else None)
+            staging.part(plan.name, write, keys_of(job)[plan.name])
         traces = (*TRACES, *(graph_part(c.name) for c in job.layout.components))
         staging.drop(name for name in traces if (staging.folder / name).exists())
-        (staging.folder / TARGET).unlink(missing_ok=True)
+        if settings.target:
+            write_bytes(staging.folder / PRECISION, chosen.read_bytes())
         with saying("hashing the bundle and running its self-test", job.quiet):
             finish(job, staging.folder)
     return output
+
+
+def keys_of(job: ExportJob) -> dict[str, Any]:
+    """The parts that a bundle is finished of, and what each was made for: widths and backbone serve one target, all
+    else serves any."""
+    target = job.settings.target
+    return {
+        **({WIDTHS: repr(target)} if target else {}),
+        **{c.name: repr(target) if c.name == job.layout.backbone else None for c in job.layout.components},
+    }
 
 
 def writer_of(job: ExportJob, plan: ComponentPlan, observation: Observation | None) -> Callable[[Path], None]:
@@ -98,6 +113,8 @@ def observed(job: ExportJob, prompts: PromptSet, staging: Staging) -> Observatio
 
 
 def write_reference(job: ExportJob, folder: Path) -> None:
-    """`folder`/bundle, unless an interrupted run has finished it."""
-    if not (folder / "bundle").exists():
-        run(job, folder / "bundle")
+    """`folder`/bundle, unless an interrupted run has finished it and it is sound."""
+    try:
+        verify(folder / "bundle")
+    except BundleError:
+        run(job, folder / "bundle", force=True)

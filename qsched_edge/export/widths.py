@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 import onnx_ir as ir
@@ -14,7 +13,8 @@ from qsched_edge.work import progress
 from qsched_edge.work.journal import Journal
 from qsched_edge.work.staging import write_text
 
-PRECISION, TARGET = "precision.toml", "target.txt"
+PRECISION = "precision.toml"
+WIDTHS = ".widths"  # the part of the staging folder that holds it; hidden ones are no part of the bundle
 
 
 def check_target(job: ExportJob, target: allocation.Target) -> None:
@@ -30,24 +30,17 @@ def choices(job: ExportJob, graph: ir.Graph) -> sensitivity.WidthChoices:
     return sensitivity.width_choices(graph, lambda weight, bits: job.scheme(name, weight, bits=bits))
 
 
-def forget_other_target(folder: Path, backbone: str, target: allocation.Target) -> None:
-    """What was observed serves any target; the widths and the backbone of an interrupted run serve their own."""
-    noted = folder / TARGET
-    if not noted.is_file() or noted.read_text() != repr(target):
-        (folder / PRECISION).unlink(missing_ok=True)
-        for name in (backbone, f".{backbone}.partial"):
-            shutil.rmtree(folder / name, ignore_errors=True)
-        write_text(noted, repr(target))
+def choose_widths(job: ExportJob, observation: Observation | None, measured: Path, folder: Path) -> None:
+    """Write `folder`/precision.toml: the widths of the backbone's weights that meet the target with least error.
 
-
-def choose_widths(job: ExportJob, observation: Observation, folder: Path) -> None:
-    """Write `folder`/precision.toml: the widths of the backbone's weights that meet the target with least error."""
+    `measured` is the journal's folder: how much each width costs holds for any target.
+    """
     target, name = job.settings.target, job.layout.backbone
-    if (folder / PRECISION).exists() or target is None:
-        return
+    assert target is not None
+    assert observation is not None, "a target is met by what was observed"
     graph, weights = observation.graph(name), job.weights(job.backbone)
     candidates, fixed, fp16 = choices(job, ir.load(graph).graph)
-    journal = Journal(folder / "sensitivity", "sensitivity")
+    journal = Journal(measured, "sensitivity")
     with progress.bar(f"{name} sensitivity", len(candidates), "weights", job.quiet) as advance:
         options = sensitivity.sensitivities(
             graph, candidates, weights, observation.feeds_of(name), observation.moments_of(name), journal, advance

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
@@ -13,7 +14,7 @@ from qsched_runtime import manifest as manifests
 from qsched_runtime.sampler import check_graphs
 
 from qsched_edge.checkpoint.recipes import read_json
-from qsched_edge.errors import WeightsError
+from qsched_edge.errors import BundleError, WeightsError
 from qsched_edge.foreign.graph_weights import check_external, external_files
 from qsched_edge.foreign.listing import ListedWeight, listed_weights
 from qsched_edge.quantize.rewrite import REPORT
@@ -70,6 +71,8 @@ def inspect(target: Path) -> Inspection:
             for name, c in components.items()
         ]
         return Inspection(str(target), found)
+    if zipfile.is_zipfile(target):
+        raise BundleError(f"{target} is a packed bundle: unpack it first (qsched-edge unpack {target.name} -o FOLDER)")
     return Inspection(str(target), [graph_summary(target.name, target, {})])
 
 

@@ -6,9 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from qsched_edge.jaq.judges import Reading
-
-FEW = 1 + 200  # all prompts and some resamples: each takes an eigenvalue decomposition
+from qsched_edge.jaq.distances import FEW, SetDistance, flat
 
 
 @dataclass(frozen=True)
@@ -46,24 +44,10 @@ class Frechet:
         return float(offset + np.trace(g.covariance) + np.trace(self.reference.covariance) - 2 * cross)
 
 
-@dataclass(frozen=True)
-class FrechetDistance:
+class FrechetDistance(SetDistance[Frechet]):
     """To reference pictures, or where there are none to full precision's; of the first FEW rows."""
-
-    reading: Reading
-    reference: Frechet | None = None
-
-    @property
-    def needs_beside(self) -> bool:
-        return self.reference is None
 
     def resampled(self, features: np.ndarray, beside: np.ndarray | None, rows: np.ndarray) -> np.ndarray:
         """float64 [min(R, FEW)]."""
         frechet = self.reference or Frechet(Gaussian.of(flat(beside)))
         return np.array([frechet(flat(features[some])) for some in rows[:FEW]])
-
-
-def flat(features: np.ndarray | None) -> np.ndarray:
-    """[P, S, D] -> [P S, D]."""
-    assert features is not None
-    return features.reshape(-1, features.shape[-1])

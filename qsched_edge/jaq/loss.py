@@ -6,12 +6,13 @@ More is better.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from qsched_edge.errors import MetricError, unknown_name
+from qsched_edge.intervals import Interval, paired_difference
 from qsched_edge.jaq.terms import TERMS, losses
 
 NO_SPREAD = 1e-6  # a spread this small, in units of the term's largest value, is rounding and not a difference
@@ -20,9 +21,10 @@ NO_SPREAD = 1e-6  # a spread this small, in units of the term's largest value, i
 @dataclass(frozen=True)
 class Scores:
     """The raw terms of a batch of pictures by name, float64 [B] each; those that compare with full precision only
-    where it was drawn too."""
+    where it was drawn too. `features` are what the encoders of a loss over sets see, float32 [B, D] by encoder."""
 
     values: Mapping[str, np.ndarray]
+    features: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     def __getitem__(self, name: str) -> np.ndarray:
         return self.values[name]
@@ -30,11 +32,11 @@ class Scores:
     @property
     def count(self) -> int:
         """Pictures."""
-        return len(next(iter(self.values.values())))
+        return len(next(iter({**self.values, **self.features}.values())))
 
     @property
     def finite(self) -> bool:
-        return all(np.isfinite(v).all() for v in self.values.values())
+        return all(np.isfinite(v).all() for v in (*self.values.values(), *self.features.values()))
 
 
 def weights_of(loss: str, k: float) -> Mapping[str, float]:
@@ -80,7 +82,15 @@ class Loss:
         """float64 [B]."""
         return np.asarray(self(scores.values))
 
-    def json(self) -> dict[str, list[float]]:
+    def total(self, scores: Scores) -> float:
+        """Its mean over the pictures."""
+        return float(self.of(scores).mean())
+
+    def gain(self, after: Scores, before: Scores, seed: int) -> Interval:
+        """Of one set of pictures over another of the same prompts, picture by picture."""
+        return paired_difference(self.of(after), self.of(before), seed)
+
+    def json(self) -> dict[str, Any]:
         """Weights, means and deviations as lists in the order of TERMS."""
         columns = (("weights", self.weights, 0.0), ("mean", self.mean, 0.0), ("deviation", self.deviation, 1.0))
         return {title: [column.get(name, default) for name in TERMS] for title, column, default in columns}

@@ -8,24 +8,14 @@ below zero: zero is what equal distributions give on average.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 
-from qsched_edge.jaq.judges import Reading
+from qsched_edge.jaq.distances import SetDistance
 
 
-@dataclass(frozen=True)
-class MmdDistance:
+class MmdDistance(SetDistance[np.ndarray]):
     """To reference pictures' features float32 [M, D], or where there are none to full precision's of the same
     prompts."""
-
-    reading: Reading
-    reference: np.ndarray | None = None
-
-    @property
-    def needs_beside(self) -> bool:
-        return self.reference is None
 
     def resampled(self, features: np.ndarray, beside: np.ndarray | None, rows: np.ndarray) -> np.ndarray:
         """float64 [R]."""

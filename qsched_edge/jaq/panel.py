@@ -58,13 +58,14 @@ class Panel:
                     found[measure] = distance.resampled(features, target, rows)
         return found
 
-    def better(self, after: Resampled, before: Resampled) -> dict[str, Interval]:
-        """The paired gain of every measure that both have, with its 95 % interval: above zero is better, whichever way
-        the measure itself goes."""
+    def better(self, after: Resampled, before: Resampled, together: bool = False) -> dict[str, Interval]:
+        """The paired gain of every measure that both have, with its 95 % interval, or with one that all of them hold
+        `together`: above zero is better, whichever way the measure itself goes."""
         readings, gains = self.readings, {}
-        for name in (n for n in after if n in before):
+        both = [name for name in after if name in before]
+        for name in both:
             gain = (after[name] - before[name]) * (1 if readings[name].more_is_better else -1)
-            gains[name] = percentiles(gain[0], gain[1:])
+            gains[name] = percentiles(gain[0], gain[1:], tests=len(both) if together else 1)
         return gains
 
 
@@ -131,9 +132,10 @@ def check_apart(roles: Mapping[str, frozenset[str]]) -> None:
 
 
 def names_of(recipe: Recipe, role: str) -> tuple[str, ...]:
-    """The judges of a role: the recipe's, or by default what needs nothing and what the recipe has at hand."""
-    named: tuple[str, ...] = {"fit": recipe.fit, "gate": recipe.gate, "report": recipe.report}[role]
-    if named or role == "fit":
+    """The judges of the role "gate" or "report": the recipe's, or by default what needs nothing and what the recipe has
+    at hand."""
+    named: tuple[str, ...] = {"gate": recipe.gate, "report": recipe.report}[role]
+    if named:
         return named
     own = (f"concepts:{recipe.evaluator}",) if recipe.evaluator and role == "report" else ()
     return ("paired", *own)

@@ -39,6 +39,16 @@ class References:
         """All of them cut to a square and scaled: float32 [M, 3, side, side] in 0..1."""
         return np.stack([picture(file, side) for file in self.files])
 
+    @property
+    def pairs(self) -> list[tuple[Path, str]]:
+        """(file, caption) of each."""
+        return list(zip(self.files, self.captions, strict=True))
+
+    def parts(self, size: int) -> list[References]:
+        """The same pictures, `size` at a time."""
+        starts = range(0, len(self.files), size)
+        return [References(self.files[i : i + size], self.captions[i : i + size]) for i in starts]
+
     def of(self, caption: str) -> list[int]:
         """Which of them show `caption`."""
         return [i for i, text in enumerate(self.captions) if text == caption]

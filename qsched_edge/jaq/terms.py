@@ -66,6 +66,17 @@ QUALITY = {
 LIBRARIES = ("pyiqa",)  # their metrics have names of their own: "pyiqa:NAME"
 
 
+DISTRIBUTION = "distribution"  # the loss of the set of all pictures, which no term of single ones makes up
+# what that loss sees: KIND or KIND:MODEL; a maker here is `maker(source) -> Encoder` (encoders.py)
+ENCODERS = {
+    "clip": "qsched_edge.jaq.joint:clip",
+    "features": "qsched_edge.jaq.joint:features",
+    "shallow": "qsched_edge.jaq.joint:shallow",
+    "patches": "qsched_edge.jaq.patches:patches",
+}
+COMBINE = ("sum", "worst")  # its encoders' gains, each in its unit
+
+
 def picture_terms() -> tuple[str, ...]:
     """The names of the terms that need nothing but the picture itself."""
     return tuple(name for name, term in TERMS.items() if not term.compares)
@@ -73,7 +84,7 @@ def picture_terms() -> tuple[str, ...]:
 
 def compares(loss: str) -> bool:
     """Does the loss of that name weigh a term that needs full precision's latents?"""
-    return any(TERMS[name].compares for name in losses()[loss])
+    return loss != DISTRIBUTION and any(TERMS[name].compares for name in losses()[loss])
 
 
 def losses(k: float = 2.0) -> dict[str, Mapping[str, float]]:

@@ -7,11 +7,10 @@ what a picture shows: blur, noise and wrong texture are what they see.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
-from qsched_edge.jaq.frechet import FEW, flat
+from qsched_edge.jaq.distances import FEW, SetDistance, flat
 from qsched_edge.jaq.judges import Distance, Drawn, Look, Reading
 from qsched_edge.jaq.references import References
 from qsched_edge.jaq.settings import JudgeSource
@@ -61,43 +60,32 @@ def seen(images: np.ndarray) -> np.ndarray:
     pairs = zip(rows, columns, strict=True)
     patches = np.stack([images[:, :, r : r + SIDE, c : c + SIDE].reshape(len(images), -1) for r, c in pairs], axis=1)
     along = np.einsum("npd,kd->nkp", patches, directions).reshape(len(images), -1)
-    return np.concatenate([laplacian(images)[:, None], along], axis=1).astype(np.float32)
+    return np.concatenate([detail(images)[:, None], along], axis=1).astype(np.float32)
 
 
 def laplacian(images: np.ndarray) -> np.ndarray:
-    """Mean absolute value of the five-point Laplacian, float64 [N]."""
+    """The five-point Laplacian of each inner pixel, float64 [N, 3, H - 2, W - 2]."""
     x = images.astype(np.float64)
     middle = 4 * x[..., 1:-1, 1:-1]
     around = x[..., :-2, 1:-1] + x[..., 2:, 1:-1] + x[..., 1:-1, :-2] + x[..., 1:-1, 2:]
-    return np.abs(middle - around).reshape(len(x), -1).mean(axis=1)
+    return middle - around
 
 
-@dataclass(frozen=True)
-class PatchDistance:
+def detail(images: np.ndarray) -> np.ndarray:
+    """Mean absolute value of the Laplacian, float64 [N]."""
+    return np.abs(laplacian(images)).reshape(len(images), -1).mean(axis=1)
+
+
+class PatchDistance(SetDistance[np.ndarray]):
     """Wasserstein-1 distance of the patches along each direction, averaged; of the first FEW rows."""
-
-    reading: Reading
-    reference: np.ndarray | None = None
-
-    @property
-    def needs_beside(self) -> bool:
-        return self.reference is None
 
     def resampled(self, features: np.ndarray, beside: np.ndarray | None, rows: np.ndarray) -> np.ndarray:
         target = quantiles(flat(beside) if self.reference is None else self.reference)
         return np.array([np.abs(quantiles(flat(features[r])) - target).mean() for r in rows[:FEW]])
 
 
-@dataclass(frozen=True)
-class DetailDistance:
+class DetailDistance(SetDistance[np.ndarray]):
     """|1 - share|, the share being the mean size of the Laplacian over the target's."""
-
-    reading: Reading
-    reference: np.ndarray | None = None
-
-    @property
-    def needs_beside(self) -> bool:
-        return self.reference is None
 
     def resampled(self, features: np.ndarray, beside: np.ndarray | None, rows: np.ndarray) -> np.ndarray:
         target = flat(beside) if self.reference is None else self.reference

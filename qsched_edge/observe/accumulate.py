@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import zipfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from qsched_edge.errors import QuantizeError
 from qsched_edge.observe.taps import Tap, taps_of
 from qsched_edge.quantize.feeds import read_feeds
 from qsched_edge.quantize.moments import Moments
+from qsched_edge.work.hashes import keep_only
 from qsched_edge.work.memory import RamLimit, peak_bytes
 
 MOMENTS_ROOM = 2**31  # bytes of moments held at a time where no limit was given
@@ -60,10 +62,20 @@ def observe(
     store = MomentsFolder(folder, {})
     taps = taps_of(ir.load(graph).graph)
     room = room_for_moments(graph, feeds, ram)
-    for some in rounds([tap for tap in taps if not store.path(tap.weights[0]).exists()], room):
+    keep_only(folder, [f"{tap.weights[0]}.npz" for tap in taps])
+    for some in rounds([tap for tap in taps if not is_whole(store.path(tap.weights[0]))], room):
         for tap, blocks in zip(some, replay(graph, some, feeds, room), strict=True):
             save(store.path(tap.weights[0]), blocks)
         advance(len(some))
+
+
+def is_whole(path: Path) -> bool:
+    """Is this an .npz file whose arrays all have the checksums that it states?"""
+    try:
+        with zipfile.ZipFile(path) as stored:
+            return bool(stored.namelist()) and stored.testzip() is None
+    except (FileNotFoundError, zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, ValueError):
+        return False
 
 
 def room_for_moments(graph: Path, feeds: Sequence[Path], ram: RamLimit) -> int:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import os
+import sys
+import zlib
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -11,7 +12,9 @@ from pathlib import Path
 import numpy as np
 import onnx_ir as ir
 
-from qsched_edge.work.staging import JOURNAL
+from qsched_edge.work.hashes import BLOCK
+from qsched_edge.work.journal import entry_of, line_of
+from qsched_edge.work.staging import JOURNAL, write_bytes
 
 INLINE_BYTES = 256  # smaller tensors stay inside the graph file, where an external entry would cost as much
 PAGE, LINE = 4096, 64  # alignment of large and small tensors, so that a runtime can map them
@@ -49,15 +52,19 @@ class Packed:
 
 
 class TensorStore:
-    """Appends tensors to `folder`/`file`; what one weight became is recalled after an interruption, not made again."""
+    """Appends tensors to `folder`/`file`; what one weight became is recalled after an interruption, not made again.
+
+    The journal has a checksum of each line and of the bytes that it speaks of: after a power cut, the work goes on
+    behind the last weight of which both are whole.
+    """
 
     def __init__(self, folder: Path, file: str) -> None:
         self.path, self.journal_path = folder / file, folder / JOURNAL
-        self.journal = dict(self._entries())
-        end = max((s.offset + s.bytes for stored in self.journal.values() for s in stored), default=0)
         self.file = self.path.open("r+b" if self.path.exists() else "w+b")
-        self.file.truncate(end)
-        self.file.seek(end)
+        self.journal: dict[str, list[Stored]] = {}
+        self.checksum = 0  # of what was appended for the weight that is being stored
+        self._recall()
+        self.file.truncate()
 
     def __enter__(self) -> TensorStore:
         return self
@@ -67,23 +74,41 @@ class TensorStore:
         if kind is None:
             self.journal_path.unlink(missing_ok=True)
 
-    def _entries(self) -> list[tuple[str, list[Stored]]]:
-        """Whole lines of the journal; one that a kill cut off is dropped."""
-        if not self.journal_path.exists():
-            return []
-        whole = self.journal_path.read_bytes().rpartition(b"\n")[0]
-        self.journal_path.write_bytes(whole + b"\n" if whole else b"")
-        lines = [json.loads(line) for line in whole.splitlines()]
-        return [(name, [Stored(**{**s, "shape": tuple(s["shape"])}) for s in stored]) for name, stored in lines]
+    def _recall(self) -> None:
+        """Fill the journal from its file, as far as that and the data are whole; the file's position is their end."""
+        lines = self.journal_path.read_bytes().splitlines(keepends=True) if self.journal_path.exists() else []
+        for i, line in enumerate(lines):
+            if not self._recall_line(line):
+                write_bytes(self.journal_path, b"".join(lines[:i]))
+                if i + 1 < len(lines) or line.endswith(b"\n"):
+                    left = f"{len(lines) - i} of {len(lines)} weights are stored again"
+                    print(f"{self.path} or its journal is damaged: {left}", file=sys.stderr)
+                return
+
+    def _recall_line(self, line: bytes) -> bool:
+        """Whether the line is whole, and the data that it speaks of; if not, the position stays where they begin."""
+        entry, start = entry_of(line), self.file.tell()
+        if entry is None:
+            return False
+        checksum, left = 0, entry[1]["end"] - start
+        while left > 0 and (block := self.file.read(min(left, BLOCK))):
+            checksum, left = zlib.crc32(block, checksum), left - len(block)
+        if left or checksum != entry[1]["checksum"]:
+            self.file.seek(start)
+            return False
+        self.journal[entry[0]] = [Stored(**{**s, "shape": tuple(s["shape"])}) for s in entry[1]["stored"]]
+        return True
 
     def weight(self, name: str, make: Callable[[], list[Packed]]) -> list[Stored]:
         """Store what `make` returns for the weight `name`, unless an interrupted run has."""
         if name not in self.journal:
+            self.checksum = 0
             stored = [self._append(packed) for packed in make()]
             self.file.flush()
             os.fsync(self.file.fileno())
+            entry = {"stored": [asdict(s) for s in stored], "end": self.file.tell(), "checksum": self.checksum}
             with self.journal_path.open("a") as handle:
-                handle.write(json.dumps([name, [asdict(s) for s in stored]]) + "\n")
+                handle.write(line_of(name, entry))
             self.journal[name] = stored
         return self.journal[name]
 
@@ -92,10 +117,14 @@ class TensorStore:
         if data.nbytes <= INLINE_BYTES and packed.dtype != "UINT4":
             return Stored(packed.name, packed.dtype, packed.shape, inline=data.tobytes().hex())
         step = PAGE if data.nbytes >= 2**20 else LINE
-        self.file.write(b"\0" * (-self.file.tell() % step))
+        self._write(b"\0" * (-self.file.tell() % step))
         offset = self.file.tell()
-        self.file.write(data.data)
+        self._write(data.data.cast("B") if data.nbytes else b"")
         return Stored(packed.name, packed.dtype, packed.shape, offset, data.nbytes)
+
+    def _write(self, data: bytes | memoryview) -> None:
+        self.file.write(data)
+        self.checksum = zlib.crc32(data, self.checksum)
 
     def value(self, stored: Stored) -> ir.Value:
         """The initializer that stands for a stored tensor."""

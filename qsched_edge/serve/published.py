@@ -36,10 +36,10 @@ ISOLATION = {  # what lets a page use shared memory, hence threads, in WASM
     "Cross-Origin-Embedder-Policy": "require-corp",
     "Cross-Origin-Resource-Policy": "same-origin",
 }
+CSP = "; ".join(f"{name} {value}" for name, value in POLICY.items())
 HEADERS = {
     **ISOLATION,
-    "Content-Security-Policy": "; ".join(f"{name} {value}" for name, value in POLICY.items())
-    + "; frame-ancestors 'none'",
+    "Content-Security-Policy": f"{CSP}; frame-ancestors 'none'",
     "Referrer-Policy": "no-referrer",
     "X-Content-Type-Options": "nosniff",
 }
@@ -94,7 +94,7 @@ def published(bundle: Path, manifest: Manifest, ort: OnnxruntimeWeb | None) -> d
     listed = [manifests.NAME, *(file.path for file in manifest.files)]
     return {
         **found,
-        **{f"runtime/{file.name}": file for file in shelf("runtimes/web/src").glob("*.js")},
+        **{f"runtime/{file.name}": file for file in shelf("runtimes/web/src").glob("*.js") if file.name != "node.js"},
         **{f"ort/{name}": file for name, file in ort.files.items()},
         **{f"bundle/{path}": bundle / path for path in listed},
     }

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from qsched_edge.work.hashes import remove
 from qsched_edge.work.staging import digest, write_bytes, write_json
 
 
@@ -29,10 +30,10 @@ def entry_of(line: bytes) -> tuple[str, Any] | None:
 
 
 def stamp_of(path: Path) -> Any:
-    """What a stamp says; None where it is damaged, which is no stamp that is wanted."""
+    """What a stamp says; None where it is missing or damaged, which is no stamp that is wanted."""
     try:
         return json.loads(path.read_text("utf-8"))
-    except ValueError:
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError, ValueError):
         return None
 
 
@@ -42,8 +43,10 @@ class Journal:
     def __init__(self, folder: Path, identity: Any) -> None:
         self.folder, self.path = folder, folder / "journal.jsonl"
         stamp, wanted = folder / "identity.json", digest(identity)
-        if stamp.is_file() and stamp_of(stamp) != wanted:
-            shutil.rmtree(folder)
+        if folder.exists() and (found := stamp_of(stamp)) != wanted:
+            if found is None and self.path.exists():
+                print(f"{stamp} is damaged: all that was measured is computed again", file=sys.stderr)
+            remove(folder)
         folder.mkdir(parents=True, exist_ok=True)
         write_json(stamp, wanted)
         self.values = dict(self._entries())

@@ -1,4 +1,4 @@
-"""One calibration of a bundle at a time: it owns the bundle's journal and what stands in its qsched.json."""
+"""One process at a time works on an output: it owns the staging folder or journal beside it, and what becomes of it."""
 
 from __future__ import annotations
 
@@ -10,22 +10,31 @@ from qsched_edge.errors import RequestError
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Nobody else calibrates the bundle at `folder` meanwhile; raises RequestError at once if somebody does.
+def locked(output: Path) -> Iterator[None]:
+    """Nobody else exports, calibrates, evaluates, ablates or quantizes to `output` meanwhile; raises RequestError at
+    once if somebody does.
 
     The system gives the lock back when the process ends, however it ends.
     """
     from filelock import FileLock, Timeout
 
-    path = folder.with_name(f".{folder.name}.calibration.lock")
+    path = output.with_name(f".{output.name}.lock")
+    path.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(path, timeout=0)
     try:
         lock.acquire()
     except Timeout as error:
-        raise RequestError(f"{folder} is being calibrated by another process: wait for it, or stop it") from error
+        raise RequestError(f"another process is at work on {output}: wait for it, or stop it") from error
     try:
         yield
     finally:
         with suppress(PermissionError):  # Windows keeps a file that is held; whoever waited on ours sees it is gone
             path.unlink(missing_ok=True)
         lock.release()
+
+
+def check_free(output: Path) -> None:
+    """RequestError if another process is at work on `output`."""
+    if output.with_name(f".{output.name}.lock").exists():  # what a killed process left is free
+        with locked(output):
+            pass

@@ -21,14 +21,14 @@ def gradient_quality(problem: Problem) -> dict[str, Any]:
     each step's pair and for the whole vector. The passes of the check are counted here and charged to no search."""
     stock, steps = problem.stock, problem.steps
     first = replace(problem.pictures, draws=problem.pictures.draws.batch(0))
-    _, raw, _ = first.gradient(stock, [0], problem.loss, problem.tuning.jacobian)
+    _, raw, _ = first.gradient(stock, [0], problem.picture_loss, problem.tuning.jacobian)
     found = raw[:2].sum(axis=2)
     moved = [
         replace(stock, coefficients=from_vector(1 + sign * DIFFERENCE * row))
         for row in np.eye(2 * steps)
         for sign in (1, -1)
     ]
-    losses = [problem.loss.of(scores).mean() for scores, _ in first.scores(moved)]
+    losses = [problem.picture_loss.of(scores).mean() for scores, _ in first.scores(moved)]
     true = np.subtract(losses[::2], losses[1::2]).reshape(2, steps) / (2 * DIFFERENCE)
     return {
         "jacobian": problem.tuning.jacobian,

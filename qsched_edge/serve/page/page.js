@@ -6,6 +6,7 @@ const at = (id) => document.getElementById(id);
 const config = await (await fetch("config.json")).json();
 const megabytes = (bytes) => `${(bytes / 1e6).toFixed(bytes < 1e7 ? 1 : 0)} MB`;
 const STAGES = { load: "Loading the networks", "self-test": "Checking that this browser computes as it should" };
+const still = matchMedia("(prefers-reduced-motion: reduce)");
 let running = null; // AbortController of what is being drawn
 let figures = [];
 
@@ -90,6 +91,7 @@ async function draw() {
   complain("");
   at("notice").hidden = true;
   say("Starting", 0);
+  at("pictures").scrollIntoView({ block: "nearest", behavior: still.matches ? "auto" : "smooth" });
   try {
     const way = await import(wanted.where === "browser" ? "./browser.js" : "./server.js");
     for (const [i, shown] of figures.entries()) {
@@ -115,8 +117,24 @@ function busy(yes) {
   at("steps").disabled = yes;
 }
 
+/** On a static host without the headers that threads need a service worker adds them, from the next load on: the page
+ * loads itself again at once, unless somebody has begun to type. */
+async function isolate() {
+  if (config.server || crossOriginIsolated || !navigator.serviceWorker) return;
+  try {
+    await navigator.serviceWorker.register("isolate.js");
+    await navigator.serviceWorker.ready;
+  } catch {
+    return; // one thread then
+  }
+  const again = !sessionStorage.getItem("isolated") && !at("prompt").value && !running;
+  sessionStorage.setItem("isolated", "yes");
+  if (again) location.reload();
+}
+
 describe();
 layOut();
+isolate();
 at("steps").addEventListener("change", layOut);
 at("another").addEventListener("click", () => {
   at("seed").value = crypto.getRandomValues(new Uint32Array(1))[0];

@@ -28,6 +28,15 @@ class Listed(Protocol):
     def sha256(self) -> str: ...
 
 
+class Opener(Protocol):
+    """A packed bundle, as far as its files are read."""
+
+    def opened(self, relative: str) -> BinaryIO: ...
+
+
+Place = Path | Opener  # of a bundle: its folder, or one file that holds all of it
+
+
 def check_path(relative: str) -> PurePosixPath:
     """BundleError unless `relative` is a POSIX path that stays inside and means the same on every system."""
     pure = PurePosixPath(relative)
@@ -60,9 +69,23 @@ def inside(folder: Path, relative: str) -> Path:
     return path
 
 
-def opened(folder: Path, relative: str) -> BinaryIO:
+def missing(relative: str, place: Place) -> BundleError:
+    return BundleError(f"{relative} is missing from {place}: copy the bundle again")
+
+
+def opened(place: Place, relative: str) -> BinaryIO:
     """The file, opened without following links; BundleError where it is missing or no plain file of one name."""
-    path = inside(folder, relative)
+    if not isinstance(place, Path):
+        return place.opened(relative)
+    path = inside(place, relative)
+    try:
+        return open_plain(path, relative)
+    except FileNotFoundError as error:
+        raise missing(relative, place) from error
+
+
+def open_plain(path: Path, relative: str) -> BinaryIO:
+    """The file at `path`, called `relative` where it is refused; FileNotFoundError where there is none."""
     try:
         found = path.lstat()
         if not stat.S_ISREG(found.st_mode):
@@ -70,35 +93,38 @@ def opened(folder: Path, relative: str) -> BinaryIO:
         if found.st_nlink > 1:
             raise BundleError(f"{relative!r} is a hard link: refused; copy the bundle, so that its files are its own")
         handle = os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0))
-    except FileNotFoundError as error:
-        raise BundleError(f"{relative} is missing from {folder}: copy the bundle again") from error
+    except FileNotFoundError:
+        raise
     except OSError as error:
         raise BundleError(f"{relative} cannot be opened ({error.strerror}): copy the bundle again") from error
     return os.fdopen(handle, "rb")
 
 
-def read_limited(folder: Path, relative: str, limit: int) -> bytes:
+def read_limited(place: Place, relative: str, limit: int) -> bytes:
     """The file's bytes; BundleError if it has more than `limit`."""
-    with opened(folder, relative) as handle:
-        data = handle.read(limit + 1)
-    if len(data) > limit:
+    with opened(place, relative) as handle:
+        size = handle.seek(0, os.SEEK_END)
+        handle.seek(0)
+        data = handle.read(limit + 1) if size <= limit else b""
+    if max(size, len(data)) > limit:
         raise BundleError(f"{relative} has more than {limit} bytes, which no bundle needs: refused")
     return data
 
 
-def check_file(folder: Path, file: Listed) -> None:
+def check_file(place: Place, file: Listed) -> None:
     """Raise BundleError unless the file has the size and SHA-256 that the manifest states."""
-    with opened(folder, file.path) as handle:
-        size = os.fstat(handle.fileno()).st_size
+    with opened(place, file.path) as handle:
+        size = handle.seek(0, os.SEEK_END)
+        handle.seek(0)
         if size != file.bytes:
             raise BundleError(f"{file.path} has {size} bytes instead of {file.bytes}: copy the bundle again")
         found = digest_of(handle)
     check_digest(file, found)
 
 
-def read_checked(folder: Path, file: Listed, limit: int) -> bytes:
+def read_checked(place: Place, file: Listed, limit: int) -> bytes:
     """The bytes of a file, hashed as they were read: nothing can change between check and use."""
-    data = read_limited(folder, file.path, limit)
+    data = read_limited(place, file.path, limit)
     if len(data) != file.bytes:
         raise BundleError(f"{file.path} has {len(data)} bytes instead of {file.bytes}: copy the bundle again")
     check_digest(file, hashlib.sha256(data).hexdigest())

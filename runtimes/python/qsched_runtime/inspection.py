@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 
+from qsched_runtime.allocation import WATCHED, WatchedNode, check_node, joined, small_values
 from qsched_runtime.errors import BundleError
 from qsched_runtime.operators import OPERATORS
 from qsched_runtime.wire import Field, WireError, fields, numbers, once, text
@@ -14,16 +15,15 @@ from qsched_runtime.wire import Field, WireError, fields, numbers, once, text
 LARGEST_GRAPH = 256 * 2**20  # bytes of the graph itself; its large weights lie in data files
 MOST_NODES, MOST_TENSORS = 50_000, 50_000  # FLUX's transformer has some 10,000
 MOST_VALUES = 2**34  # of one weight
-LARGEST_SHAPE = 2**28  # values that a constant shape may ask for
 
 BITS = {1: 32, 2: 8, 3: 8, 4: 16, 5: 16, 6: 32, 7: 64, 9: 8, 10: 16, 11: 64, 12: 32, 13: 64, 16: 16, 17: 8, 18: 8,
         19: 8, 20: 8, 21: 4, 22: 4}  # fmt: skip  # of ONNX's data types; no texts, no complex numbers
-SHAPES = {"Expand": 1, "ConstantOfShape": 0, "Tile": 1, "Reshape": 1}  # operator -> the input that is a shape
 
 MODEL, GRAPH, NODE = frozenset({1, 7}), frozenset({2}), frozenset({4, 7, 8})
-ATTRIBUTE, TENSOR, ENTRY, VALUE = (
+ATTRIBUTE, TENSOR, ENTRY, VALUE, OPSET = (
     frozenset({1, 4, 5, 6, 20}),
     frozenset({2, 8, 9, 14}),
+    frozenset({1, 2}),
     frozenset({1, 2}),
     frozenset({1, 2}),
 )
@@ -37,8 +37,9 @@ class Found:
     outputs: list[str] = field(default_factory=list)
     tensors: set[str] = field(default_factory=set)
     places: list[tuple[str, int, int]] = field(default_factory=list)
-    constants: dict[str, list[int]] = field(default_factory=dict)
-    shapes: list[tuple[str, str]] = field(default_factory=list)
+    constants: dict[str, list[float]] = field(default_factory=dict)
+    watched: list[WatchedNode] = field(default_factory=list)
+    joined: dict[str, int] = field(default_factory=dict)  # how many times over a value was joined to itself
 
 
 def inspect_graph(data: bytes, name: str, files: Mapping[str, int], trusted: bool = False) -> Found:
@@ -50,7 +51,7 @@ def inspect_graph(data: bytes, name: str, files: Mapping[str, int], trusted: boo
     try:
         if len(data) > LARGEST_GRAPH:
             raise WireError(f"more than {LARGEST_GRAPH} bytes")
-        found = Found()
+        found, domains = Found(), set[str]()
         for part in once(fields(data, 0, len(data)), MODEL):
             if part.number == 7:
                 read_graph(data, part, found, trusted)
@@ -58,10 +59,15 @@ def inspect_graph(data: bytes, name: str, files: Mapping[str, int], trusted: boo
                 raise WireError("functions of its own")
             elif part.number == 20:
                 raise WireError("training information")
+            elif part.number == 8:
+                domains.add(domain_of(data, part))
         if not found.outputs:
             raise WireError("no graph with outputs")
-        check_shapes(found)
-        check_places(found, PurePosixPath(name).parent, files)
+        if "" not in domains:
+            raise WireError("it does not say which version of ONNX's operators it has")
+        for node in found.watched:
+            check_node(node, found.constants)
+        check_places(found, PurePosixPath(name), files)
     except WireError as error:
         raise BundleError(f"{name} is no graph that a bundle may hold ({error}): refused") from error
     return found
@@ -89,6 +95,12 @@ def inner(data: bytes, at: Field) -> Iterator[Field]:
     return fields(data, at.start, at.end)
 
 
+def domain_of(data: bytes, at: Field) -> str:
+    """Of operators whose version a graph states."""
+    found = next((text(data, part) for part in once(inner(data, at), OPSET) if part.number == 1), "")
+    return "" if found == "ai.onnx" else found
+
+
 def name_of(data: bytes, at: Field) -> str:
     """Of a graph's input or output."""
     return next((text(data, part) for part in once(inner(data, at), VALUE) if part.number == 1), "")
@@ -112,26 +124,39 @@ def read_node(data: bytes, at: Field, found: Found, trusted: bool) -> None:
     if not trusted and operator not in OPERATORS.get(domain, ()):
         known = f"the operator {domain or 'ai.onnx'}.{operator}"
         raise WireError(f"it has {known[:80]}, which this project does not emit; trust='any' is for graphs of your own")
+    constant, widest = outputs[0] if operator == "Constant" and outputs else "", 0
     for part in attributes:
-        read_attribute(data, part, found, outputs[0] if operator == "Constant" and outputs else "", trusted)
-    if operator in SHAPES and domain == "" and len(inputs) > SHAPES[operator]:
-        found.shapes.append((operator, inputs[SHAPES[operator]]))
+        widest = max(widest, read_attribute(data, part, found, constant, trusted))
+    if operator in WATCHED and domain == "":
+        found.watched.append(WatchedNode(operator, tuple(inputs), widest))
+    times = joined(operator, inputs, found.joined)
+    found.joined.update(dict.fromkeys(outputs if times > 1 else (), times))
 
 
-def read_attribute(data: bytes, at: Field, found: Found, constant: str, trusted: bool) -> None:
+def read_attribute(data: bytes, at: Field, found: Found, constant: str, trusted: bool) -> int:
+    """The largest of its whole numbers; those of the node Constant are its value."""
+    ints: list[int] = []
     for part in once(inner(data, at), ATTRIBUTE):
+        if part.number in (3, 8):
+            ints += numbers(data, part)
+        elif part.number in (2, 7) and constant:
+            found.constants[constant] = small_values(data, 1, part, ()) or []
         if part.number in (6, 11) and not trusted:
             raise WireError("a graph within a node")
         if part.number in (22, 23):
             raise WireError("sparse weights")
         if part.number in (5, 10):
             read_tensor(data, part, found, may_lie_outside=False, name=constant)
+    if constant and ints:
+        found.constants.setdefault(constant, [float(v) for v in ints])
+    return max(map(abs, ints), default=0)
 
 
 def read_tensor(data: bytes, at: Field, found: Found, may_lie_outside: bool, name: str = "") -> None:
     dims: list[int] = []
     kind = location = held = 0
     raw: Field | None = None
+    typed: list[Field] = []
     entries: dict[str, str] = {}
     for part in once(inner(data, at), TENSOR):
         if part.number == 1:
@@ -140,8 +165,7 @@ def read_tensor(data: bytes, at: Field, found: Found, may_lie_outside: bool, nam
             kind = part.value
         elif part.number in (4, 5, 7, 10, 11):
             held += part.end - part.start if part.value == -1 else 1
-            if part.number == 7 and part.end - part.start <= 200:
-                found.constants.setdefault(name or "?", []).extend(numbers(data, part))
+            typed.append(part)
         elif part.number == 8:
             name = name or text(data, part)
         elif part.number == 9:
@@ -154,9 +178,9 @@ def read_tensor(data: bytes, at: Field, found: Found, may_lie_outside: bool, nam
         elif part.number == 14:
             location = part.value
     size = size_of(dims, kind)
-    if found.constants.get("?") and name:
-        found.constants[name] = found.constants.pop("?")
-    found.constants.pop("?", None)
+    values = small_values(data, kind, raw, typed)
+    if values is not None and not entries:
+        found.constants[name] = values
     if may_lie_outside:
         if name in found.tensors:
             raise WireError(f"two weights of the name {name[:60]!r}")
@@ -168,9 +192,6 @@ def read_tensor(data: bytes, at: Field, found: Found, may_lie_outside: bool, nam
     elif raw is not None:
         if raw.end - raw.start != size:
             raise WireError(f"the weight {name[:60]!r} has {raw.end - raw.start} bytes, its shape asks for {size}")
-        if kind == 7 and size <= 64:
-            values = [int.from_bytes(data[i : i + 8], "little", signed=True) for i in range(raw.start, raw.end, 8)]
-            found.constants[name] = values
     elif math.prod(dims) > 2 * held:
         raise WireError(f"the weight {name[:60]!r} has fewer values than its shape asks for")
 
@@ -205,11 +226,12 @@ def place(entries: Mapping[str, str], size: int) -> tuple[str, int, int]:
     return name, int(offset), int(offset) + size
 
 
-def check_places(found: Found, folder: PurePosixPath, files: Mapping[str, int]) -> None:
+def check_places(found: Found, graph: PurePosixPath, files: Mapping[str, int]) -> None:
     """Weights lie in listed files beside the graph, within them, and never on each other."""
+    folder = graph.parent
     before: tuple[str, int, int] = ("", 0, 0)
     for name, start, end in sorted(found.places):
-        if "/" in name or "\\" in name or name in ("", ".", ".."):
+        if "/" in name or "\\" in name or name in ("", ".", "..", graph.name):
             raise WireError(f"it reads its weights from {name[:80]!a}, they belong beside it")
         if str(folder / name) not in files:
             raise WireError(f"it reads its weights from {name[:80]!a}, which is not listed with size and SHA-256")
@@ -218,10 +240,3 @@ def check_places(found: Found, folder: PurePosixPath, files: Mapping[str, int]) 
         if name == before[0] and start < before[2] and end > start:
             raise WireError(f"two weights share bytes of {name[:80]!a}")
         before = (name, start, end) if end > start else before
-
-
-def check_shapes(found: Found) -> None:
-    for operator, name in found.shapes:
-        values = found.constants.get(name)
-        if values is not None and math.prod(max(1, v) for v in values) > LARGEST_SHAPE:
-            raise WireError(f"{operator} to the shape {values[:8]}, which is larger than any picture's")

@@ -18,6 +18,7 @@ from qsched_runtime.manifest import Manifest
 from qsched_runtime.memory import OneAtATime, modes_of
 from qsched_runtime.noise import TorchNoise
 from qsched_runtime.output import Output, Step
+from qsched_runtime.packed import Packed, with_weights_in
 from qsched_runtime.request import (
     GUIDANCE,
     MOST_PICTURES,
@@ -35,7 +36,7 @@ from qsched_runtime.schedule import Coefficients, FoldedSchedule
 from qsched_runtime.sessions import Feeds, Graph, as_bundle_error, providers_of
 from qsched_runtime.sources import MOVING, Known, patchify, unpatchify
 from qsched_runtime.tiles import decoded_in_tiles
-from qsched_runtime.tokenize import Tokenizer, load_tokenizer
+from qsched_runtime.tokenize import Tokenizer, load_tokenizers
 
 SMALLEST_TILE = 8  # latents; less has no room to blend
 Streams = list[TorchNoise]
@@ -73,7 +74,7 @@ class Sampler:
         threads: int | None = None, trust: str = "listed", decoder_tile: int | None = None,
         memory_limit: int | None = None,
     ) -> Sampler:  # fmt: skip
-        """Check every file of the bundle at `path`, then load it.
+        """Check every file of the bundle at `path`, a folder or a packed one, then load it.
 
         `device` is one of DEVICES, such as "cpu" or "cuda"; `providers`, onnxruntime's names in order of preference,
         replace it; one that is missing raises ProviderError. `memory` "low" keeps 4-bit convolutions packed, "fast"
@@ -84,15 +85,15 @@ class Sampler:
         onnxruntime sees a graph that reads other files than these or has operators that this project does not emit;
         `trust` "any" lets every operator pass.
         """
-        folder = Path(path)
+        place = manifests.place_of(Path(path))
         providers = providers_of(device) if providers is None else providers
-        manifest = manifests.read(folder)
-        check_graphs(folder, manifest, trust)
-        tokenizers = {name: load_tokenizer(folder / t.file, t) for name, t in manifest.tokenizers.items()}
+        manifest = manifests.read(place)
+        check_graphs(place, manifest, trust)
+        tokenizers = load_tokenizers(place, manifest)
         modes = modes_of(sizes_of(manifest), memory, memory_limit)
 
         def loader(name: str, component: manifests.Component) -> Callable[[], Graph]:
-            return lambda: Graph(folder / component.file, providers, modes[name], threads)
+            return lambda: load_graph(place, manifest, component.file, providers, modes[name], threads)
 
         loaders = {name: loader(name, component) for name, component in manifest.components.items()}
         one = memory == "sequential"
@@ -128,7 +129,7 @@ class Sampler:
         """
         each = integer("num_images_per_prompt", num_images_per_prompt, 1, MOST_PICTURES)
         prompts = [text for text in texts("prompt", prompt) for _ in range(each)]
-        schedule, seeds = self.schedule(num_inference_steps, coefficients), seeds_of(seed, len(prompts))
+        seeds = seeds_of(seed, len(prompts))
         streams = self.streams(seeds, len(prompts))
         if callback_on_step_end is not None and not callable(callback_on_step_end):
             raise RequestError(f"callback_on_step_end is {shown(callback_on_step_end)}: give a function of a Step")
@@ -140,6 +141,7 @@ class Sampler:
         negatives = negative_prompt
         if each > 1 and not isinstance(negative_prompt, (str, type(None))):
             negatives = [text for text in texts("negative_prompt", negative_prompt) for _ in range(each)]
+        schedule = self.schedule(num_inference_steps, coefficients, self.manifest.latents.shape(height, width))
         conditioning = self.condition(prompts, guidance_scale, negatives, height, width)
         x, first = None, 0
         if image is not None:
@@ -171,15 +173,21 @@ class Sampler:
         with as_bundle_error("the tokenizers cannot be run"):
             return {name: tokenizer.left_out(text) for name, tokenizer in self.tokenizers.items()}
 
-    def schedule(self, steps: int | None = None, coefficients: Coefficients | None = None) -> FoldedSchedule:
-        """The table for `steps` (default: the bundle's), with the bundle's coefficients or those given."""
+    def schedule(
+        self, steps: int | None = None, coefficients: Coefficients | None = None, shape: Sequence[int] | None = None
+    ) -> FoldedSchedule:
+        """The table for `steps` (default: the bundle's), with the bundle's coefficients or those given.
+
+        `shape` [..., h, w] of latents matters where the schedule shifts with the size (default: the bundle's size).
+        """
         steps = self.manifest.default_steps if steps is None else steps
         if integer("num_inference_steps", steps, 1, 10_000) not in self.manifest.schedules:
             known = ", ".join(map(str, sorted(self.manifest.schedules)))
             raise RequestError(f"no schedule for {steps} steps: this bundle has {known}")
         if not isinstance(coefficients, (Coefficients, type(None))):
             raise RequestError(f"coefficients is {shown(coefficients)}: give Coefficients")
-        return self.manifest.schedules[steps].folded(coefficients or self.manifest.coefficients[steps])
+        h, w = (self.manifest.latents.height, self.manifest.latents.width) if shape is None else shape[-2:]
+        return self.manifest.schedules[steps].at(h * w).folded(coefficients or self.manifest.coefficients[steps])
 
     @staticmethod
     def streams(seed: int | Sequence[int] | None, batch: int) -> Streams:
@@ -290,7 +298,20 @@ class Sampler:
         return self.manifest.guidance.kind == "classifier-free" and guidance_scale > 1
 
 
-def check_graphs(folder: Path, manifest: Manifest, trust: str = "listed") -> None:
+def load_graph(
+    place: Path | Packed, manifest: Manifest, name: str, providers: Sequence[str], memory: str, threads: int | None
+) -> Graph:
+    """The graph of the bytes that have the manifest's SHA-256; onnxruntime maps the weights from where they lie."""
+    (file,) = (f for f in manifest.files if f.path == name)
+    data = read_checked(place, file, LARGEST_GRAPH)
+    if isinstance(place, Path):
+        return Graph(place / name, providers, memory, threads, data)
+    with as_bundle_error(f"{name} cannot be read"):
+        data = with_weights_in(data, place, name[: name.rfind("/") + 1])
+    return Graph(place.path, providers, memory, threads, data)
+
+
+def check_graphs(folder: Path | Packed, manifest: Manifest, trust: str = "listed") -> None:
     """BundleError unless every file is as listed and every graph is one that a bundle may hold."""
     if trust not in ("listed", "any"):
         raise RequestError(f"trust is {shown(trust)}: use 'listed', or 'any' for graphs of your own")

@@ -63,29 +63,37 @@ def version_of(library: str) -> tuple[int, ...]:
     return tuple(int(part) for part in library.split(".")[:2])
 
 
-def source_of(path: Path, providers: Sequence[str], memory: str, options: ort.SessionOptions) -> Path | bytes:
+def source_of(
+    path: Path, data: bytes | None, providers: Sequence[str], memory: str, options: ort.SessionOptions
+) -> Path | bytes:
     """What onnxruntime is given: the file, or its bytes with operators that are faster on the processor."""
     plain = memory == "fast" or list(providers) != ["CPUExecutionProvider"] or version_of(ort.__version__) < FAST_FROM
-    if plain or path.stat().st_size > LARGEST_GRAPH:
+    if data is None and (plain or path.stat().st_size > LARGEST_GRAPH):
         return path
-    data = path.read_bytes()
-    faster = unpacked_fast(data)
-    if faster is data:
+    given = path.read_bytes() if data is None else data
+    found = given if plain else unpacked_fast(given)
+    if data is None and found is given:
         return path
     options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(path.parent))
-    return faster
+    return found
 
 
 class Graph:
-    """One loaded ONNX graph: `graph({name: array}) -> {name: array}`."""
+    """One loaded ONNX graph: `graph({name: array}) -> {name: array}`.
 
-    def __init__(self, path: Path, providers: Sequence[str], memory: str = "low", threads: int | None = None) -> None:
+    `data` are the graph's bytes where they have been read already; its weights are looked for beside `path`.
+    """
+
+    def __init__(
+        self, path: Path, providers: Sequence[str], memory: str = "low", threads: int | None = None,
+        data: bytes | None = None,
+    ) -> None:  # fmt: skip
         if memory not in ("low", "fast"):
             raise ProviderError(f"memory mode {memory!r} is unknown: use 'low' or 'fast'")
         check_providers(providers)
         with as_bundle_error(f"onnxruntime cannot load {path}"):
             options = session_options(memory, threads)
-            source = source_of(path, providers, memory, options)
+            source = source_of(path, data, providers, memory, options)
             self.session = ort.InferenceSession(source, options, providers=list(providers))
         for provider in set(providers) - set(self.session.get_providers()):
             raise ProviderError(f"{provider} could not start: onnxruntime's log says which library it lacks")

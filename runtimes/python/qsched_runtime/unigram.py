@@ -39,6 +39,10 @@ class UnigramTokenizer:
         ids = self._all_ids(prompt)[: self.length - 1]
         return [*ids, self.eos_id] + [self.pad_id] * (self.length - 1 - len(ids))
 
+    def count(self, prompt: str) -> int:
+        """How many ids are no padding."""
+        return min(len(self._all_ids(prompt)) + 1, self.length)
+
     def left_out(self, prompt: str) -> int:
         """How many of the prompt's ids are beyond `length`."""
         return max(0, len(self._all_ids(prompt)) - (self.length - 1))
@@ -112,7 +116,10 @@ def unigram_from_json(data: dict, length: int, eos_id: int, pad_id: int) -> Unig
     maps = {step["type"]: step.get("precompiled_charsmap", "") for step in steps}
     if model["type"] != "Unigram" or not {"Metaspace"} <= maps.keys() <= STEPS:
         raise ValueError(f"a {model['type']} model after {', '.join(maps)} is no T5 tokenizer")
-    charsmap, unk_id = base64.b64decode(maps.get("Precompiled", "")), range(len(model["vocab"])).index(model["unk_id"])
+    charsmap, unk_id = (
+        base64.b64decode(maps.get("Precompiled", ""), validate=True),
+        range(len(model["vocab"])).index(model["unk_id"]),
+    )
     added, vocabulary = (
         {token["content"]: token["id"] for token in added_tokens(data)},
         [(p, s) for p, s in model["vocab"]],
