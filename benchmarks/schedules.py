@@ -94,9 +94,9 @@ class Bench:
             shutil.copytree(self.bundle(fit.bundle), copy)
             columns = [word for name in fit.columns for word in ("--columns", name)]
             text = self.command(
-                "calibrate", copy, "--loss", fit.loss, "--combine", fit.combine, *columns, "--accept", "loss",
-                "--reference", self.bundle(FULL), "--heldout-prompts", 16, "--memory", "fast", "--json", "--quiet",
-                *self.threads,
+                "calibrate", copy, "--model", self.model, "--loss", fit.loss, "--combine", fit.combine, *columns,
+                "--accept", "loss", "--reference", self.bundle(FULL), "--heldout-prompts", 16, "--memory", "fast",
+                "--json", "--quiet", *self.threads,
             )  # fmt: skip
             path.write_text(text)
             shutil.rmtree(copy)
