@@ -122,6 +122,8 @@ def random_conditioning(sampler: Any, graph: Any, shape: tuple[int, ...], rng: A
         if isinstance(source, dict) and "outputs" in source:
             sizes = [d if isinstance(d, int) else (1 if i == 0 else 77) for i, d in enumerate(declared[name])]
             fixed[name] = rng.standard_normal(sizes).astype(np.float32)
+        elif isinstance(source, dict) and "attention_mask" in source:
+            fixed[name] = np.ones([d if isinstance(d, int) else 1 for d in declared[name]], np.int64)
         elif source not in MOVING:
             fixed[name] = known.value(source)
     return Conditioning(fixed, 1.0, shape)

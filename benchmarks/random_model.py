@@ -56,6 +56,19 @@ FLUX = {
     "in_channels": 64, "num_layers": 19, "num_single_layers": 38, "attention_head_dim": 128, "num_attention_heads": 24,
     "joint_attention_dim": 4096, "pooled_projection_dim": 768, "guidance_embeds": False, "axes_dims_rope": [16, 56, 56],
 }  # fmt: skip
+QWEN3_4B = {
+    "vocab_size": 151936, "hidden_size": 2560, "intermediate_size": 9728, "num_hidden_layers": 36,
+    "num_attention_heads": 32, "num_key_value_heads": 8, "head_dim": 128, "rope_theta": 1e6,
+    "tie_word_embeddings": True,
+}  # fmt: skip
+FLUX2_KLEIN = {
+    "in_channels": 128, "num_layers": 5, "num_single_layers": 20, "attention_head_dim": 128, "num_attention_heads": 24,
+    "joint_attention_dim": 7680, "guidance_embeds": False,
+}  # fmt: skip
+FLUX_VAE = {
+    **VAE, "latent_channels": 16, "sample_size": 1024, "scaling_factor": 0.3611, "shift_factor": 0.1159,
+    "use_quant_conv": False, "use_post_quant_conv": False,
+}  # fmt: skip
 TURBO = ("diffusers", "EulerAncestralDiscreteScheduler", {**BETAS, "timestep_spacing": "trailing"})
 
 # component -> (library, class, configuration)
@@ -100,9 +113,7 @@ MODELS: dict[str, tuple[str, dict[str, tuple[str, str, dict[str, Any]]]]] = {
         "FluxPipeline",
         {
             "transformer": ("diffusers", "FluxTransformer2DModel", FLUX),
-            "vae": ("diffusers", "AutoencoderKL",
-                    {**VAE, "latent_channels": 16, "sample_size": 1024, "scaling_factor": 0.3611,
-                     "shift_factor": 0.1159, "use_quant_conv": False, "use_post_quant_conv": False}),
+            "vae": ("diffusers", "AutoencoderKL", FLUX_VAE),
             "text_encoder": ("transformers", "CLIPTextModel", CLIP_L),
             "text_encoder_2": ("transformers", "T5EncoderModel", T5_XXL),
             "tokenizer": ("transformers", "CLIPTokenizer", {}),
@@ -110,7 +121,28 @@ MODELS: dict[str, tuple[str, dict[str, tuple[str, str, dict[str, Any]]]]] = {
             "scheduler": ("diffusers", "FlowMatchEulerDiscreteScheduler", {"shift": 1.0}),
         },
     ),
+    "flux2-klein-4b": (
+        "Flux2KleinPipeline",
+        {
+            "transformer": ("diffusers", "Flux2Transformer2DModel", FLUX2_KLEIN),
+            "vae": ("diffusers", "AutoencoderKLFlux2", {}),
+            "text_encoder": ("transformers", "Qwen3ForCausalLM", QWEN3_4B),
+            "tokenizer": ("transformers", "Qwen2Tokenizer", {}),
+            "scheduler": ("diffusers", "FlowMatchEulerDiscreteScheduler", {"shift": 3.0, "use_dynamic_shifting": True}),
+        },
+    ),
+    "z-image-turbo": (
+        "ZImagePipeline",
+        {
+            "transformer": ("diffusers", "ZImageTransformer2DModel", {}),
+            "vae": ("diffusers", "AutoencoderKL", FLUX_VAE),
+            "text_encoder": ("transformers", "Qwen3Model", QWEN3_4B),
+            "tokenizer": ("transformers", "Qwen2Tokenizer", {}),
+            "scheduler": ("diffusers", "FlowMatchEulerDiscreteScheduler", {"shift": 3.0}),
+        },
+    ),
 }  # fmt: skip
+SAID = {"flux2-klein-4b": {"is_distilled": True}}  # in model_index.json, beside the components
 
 
 def on_meta(library: str, name: str, config: dict[str, Any]) -> torch.nn.Module:
@@ -139,7 +171,14 @@ def shards(module: torch.nn.Module, dtype: torch.dtype) -> Iterator[dict[str, to
             shard, size = {}, 0
         shard[name] = values
         size += values.nbytes
-    yield shard
+    stored = module.state_dict()
+    yield shard | {name: statistic(name, b) for name, b in module.named_buffers() if name in stored}
+
+
+def statistic(name: str, buffer: torch.Tensor) -> torch.Tensor:
+    """A batch norm's buffer before any training: variances one, all else zero."""
+    make = torch.ones if name.endswith("var") else torch.zeros
+    return make(buffer.shape, dtype=buffer.dtype)
 
 
 def write_weights(module: torch.nn.Module, folder: Path, stem: str, dtype: torch.dtype) -> None:
@@ -184,7 +223,7 @@ def write_tokenizer(folder: Path, name: str) -> None:
 
 def write_model(model: str, output: Path, dtype: torch.dtype) -> None:
     pipeline, components = MODELS[model]
-    index: dict[str, Any] = {"_class_name": pipeline, "_diffusers_version": "0.39.0"}
+    index: dict[str, Any] = {"_class_name": pipeline, "_diffusers_version": "0.39.0", **SAID.get(model, {})}
     for component, (library, name, config) in components.items():
         folder = output / component
         folder.mkdir(parents=True, exist_ok=True)

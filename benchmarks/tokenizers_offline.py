@@ -1,4 +1,4 @@
-"""Tokenizers that can be built without a download: CLIP's own, and a stand-in for T5's."""
+"""Tokenizers that can be built without a download: CLIP's own, and stand-ins for T5's and Qwen's."""
 
 from __future__ import annotations
 
@@ -46,4 +46,31 @@ def t5() -> Any:
     return T5Tokenizer(vocab=vocabulary, extra_ids=0, model_max_length=512)
 
 
-BUILDERS = {"CLIPTokenizer": clip, "T5Tokenizer": t5}
+CHAT = """{%- for message in messages %}{{- '<|im_start|>' + message.role + '\n' + message.content + '<|im_end|>\n' }}
+{%- endfor %}{%- if add_generation_prompt %}{{- '<|im_start|>assistant\n' }}
+{%- if enable_thinking is defined and enable_thinking is false %}{{- '<think>\n\n</think>\n\n' }}{%- endif %}
+{%- endif %}"""
+
+
+def qwen2() -> Any:
+    """A byte-level BPE vocabulary trained on this project's prompts, in Qwen's class, with the words of Qwen3's chat
+    template for messages of a user."""
+    from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers, trainers
+    from transformers import Qwen2Tokenizer
+
+    bpe = Tokenizer(models.BPE())
+    bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    trainer = trainers.BpeTrainer(vocab_size=1500, initial_alphabet=alphabet, show_progress=False)
+    lines = [line for path in sorted(PROMPTS.glob("*.txt")) for line in path.read_text("utf-8").splitlines()]
+    bpe.train_from_iterator(lines, trainer)
+    model = json.loads(bpe.to_str())["model"]
+    merges = [tuple(pair) for pair in model["merges"]]
+    found = Qwen2Tokenizer(vocab=model["vocab"], merges=merges, eos_token="<|im_end|>", model_max_length=131072)
+    found.add_tokens([AddedToken("<|im_start|>", special=True)])
+    found.add_tokens([AddedToken(word, normalized=False) for word in ("<think>", "</think>")])
+    found.chat_template = CHAT
+    return found
+
+
+BUILDERS = {"CLIPTokenizer": clip, "T5Tokenizer": t5, "Qwen2Tokenizer": qwen2}

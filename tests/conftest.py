@@ -37,6 +37,18 @@ def cli(*arguments: object, timeout: int = 600) -> subprocess.CompletedProcess[s
 
 
 @pytest.fixture(scope="session", autouse=True)
+def nothing_is_fetched() -> Iterator[None]:
+    """Whatever asks for more than this machine, in the processes of the tests too, finds a proxy that is not there."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("http_proxy", "https_proxy", "all_proxy"):
+            patch.setenv(name, "http://127.0.0.1:9")
+            patch.setenv(name.upper(), "http://127.0.0.1:9")
+        for name in ("no_proxy", "NO_PROXY"):
+            patch.setenv(name, "127.0.0.1,localhost")
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
 def captures_are_remembered(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Every architecture is traced once, whichever process of the tests asks first."""
     base = tmp_path_factory.getbasetemp()

@@ -56,6 +56,10 @@ def stock_of(raw: Raw, steps: str) -> Raw:
     return {name: value for name, value in raw["schedules"][steps].items() if name in kept}
 
 
+def shift_of(mu: float) -> Raw:
+    return {"mu": mu, "lines": [{"latents": 4096, "slope": 0.0, "intercept": 0.0}]}
+
+
 MANIFESTS: dict[str, tuple[Callable[[Raw], Any], str]] = {
     "huge sigma": (lambda r: r["schedules"]["4"].update(init_noise_sigma=1e30), "init_noise_sigma is out of range"),
     "text for a number": (lambda r: r["latents"].update(scaling_factor="0.18"), "scaling_factor must be number"),
@@ -83,6 +87,15 @@ MANIFESTS: dict[str, tuple[Callable[[Raw], Any], str]] = {
     "no tokenizer": (
         lambda r: r["components"]["text_encoder"]["inputs"].update(input_ids={"tokenizer": "other"}),
         "reads the tokenizer 'other'",
+    ),
+    "mask of no tokenizer": (
+        lambda r: r["components"]["text_encoder"]["inputs"].update(input_ids={"attention_mask": "other"}),
+        "reads the tokenizer 'other'",
+    ),
+    "huge shift": (lambda r: r["schedules"]["4"].update(shift=shift_of(1e9)), "mu is out of range"),
+    "shift of no flow": (
+        lambda r: r["schedules"]["4"].update(shift=shift_of(1.0), start_noise=[14.0, 7.0, 3.0, 1.0]),
+        "must have start_noise in 0..1",
     ),
     "future output": (
         lambda r: r["components"]["unet"]["inputs"].update(encoder_hidden_states={"outputs": ["unet.out_sample"]}),

@@ -11,17 +11,22 @@ import hashlib
 import json
 import shutil
 import tempfile
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import test_bpe
 import test_tokenize
 import test_unigram
 from conftest import ROOT, TOKENIZER
 from qsched_runtime.noise import TorchNoise
-from qsched_runtime.schedule import COLUMNS, Coefficients, ScheduleTable
+from qsched_runtime.schedule import COLUMNS, Coefficients, ScheduleTable, Shift, ShiftLine
 from qsched_runtime.sources import guidance_embedding
 from transformers import CLIPTokenizer, T5Tokenizer
+
+from benchmarks import tokenizers_offline
+from qsched_edge.checkpoint.schedule import Sampling, probe, table_to_json
 
 VECTORS = Path(__file__).parent / "vectors"
 SEEDS = [(0, [16384]), (42, [16384]), (7, [16, 17, 105, 4096]), (2**32 - 1, [31]), (-1, [31]), (2**40 + 5, [64, 1000])]
@@ -86,6 +91,30 @@ def unigram(folder: Path) -> dict[str, Any]:
     }
 
 
+def bpe(folder: Path) -> dict[str, Any]:
+    """Qwen's class with a small vocabulary, which lies beside this file, packed."""
+    theirs = tokenizers_offline.qwen2()
+    path, spec = test_bpe.saved(theirs, folder)
+    text = json.dumps(json.loads(path.read_text("utf-8")), separators=(",", ":"))
+    (VECTORS / "bpe-tokenizer.json.gz").write_bytes(gzip.compress(text.encode(), mtime=0))
+    return {
+        "name": "qwen2",
+        "tokenizer": "tests/vectors/bpe-tokenizer.json.gz",
+        "spec": asdict(spec),
+        "ids": [[text, test_bpe.expected(theirs, text)] for text in test_bpe.HARD],
+    }
+
+
+def shifts() -> dict[str, Any]:
+    """A flow's schedule of four steps that shifts with the size, and its table at three sizes, within 1e-9."""
+    config = {"_class_name": "FlowMatchEulerDiscreteScheduler", "use_dynamic_shifting": True}
+    lines = (ShiftLine(4300, 1.7e-4, 0.45), ShiftLine(2**20, 1e-4, 0.7))
+    shift = Shift(lines[0].slope * 4096 + lines[0].intercept, lines)
+    table = probe(config, 4, Sampling(sigmas=lambda n: np.linspace(1.0, 1 / n, n), shift=lambda n: shift))
+    at = {str(n): table_to_json(table.at(n)) for n in (256, 4096, 10_000)}
+    return {"schedule": {**table_to_json(table), "c_x": [1] * 4, "c_eps": [1] * 4}, "at": at}
+
+
 def steps() -> dict[str, Any]:
     """A schedule of four steps with noise, values for each channel and a bias; x, e, z are noise of seeds 1, 2, 3."""
     random = np.random.RandomState(5)
@@ -121,9 +150,10 @@ def embeddings() -> list[dict[str, Any]]:
 def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         clips = [clip(name, Path(folder) / name) for name in test_tokenize.KINDS]
-        write("tokenizers.json", [*clips, unigram(Path(folder) / "t5")])
+        write("tokenizers.json", [*clips, unigram(Path(folder) / "t5"), bpe(Path(folder) / "q")])
     write("noise.json", noise())
     write("schedule.json", steps())
+    write("shift.json", shifts())
     write("guidance_embedding.json", embeddings())
 
 

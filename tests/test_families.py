@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import ROOT
+from diffusers.pipelines.flux2.pipeline_flux2_klein import compute_empirical_mu
 from qsched_runtime import Sampler
 
 from qsched_edge.bundle.opened import open_bundle
@@ -61,15 +62,28 @@ FAMILIES = {
         'scheduler_settings = { timestep_spacing = "trailing" }',
     ),
     "flux": (families.flux, "steps = [4, 1]\nguidance = 0.0\nsequence_length = 16\nheight = 16\nwidth = 16"),
+    "flux2-klein": (
+        families.flux2_klein,
+        "steps = [4, 1]\nguidance = 1.0\nsequence_length = 48\nheight = 16\nwidth = 16",
+    ),
+    "z-image-turbo": (
+        families.z_image,
+        "steps = [8, 1]\nguidance = 0.0\nsequence_length = 80\nheight = 16\nwidth = 16",
+    ),
     "sd3-turbo": (families.stable_diffusion_3, "steps = [4, 1]\nguidance = 2.0\nsequence_length = 16"),
 }
 
 
-# the LoRA recipes of the other base model: drawn at full precision only, the rest of the path is the same
+# the LoRA recipes of the other base model, and a schedule that shifts: drawn at full precision only, the rest of the
+# path is the same
 CROSSED = {
     "lcm-sdxl": (
         lambda: families.stable_diffusion_xl(stock()),
         'steps = [4, 2]\nguidance = 1.0\nscheduler = "LCMScheduler"\nlora = "lora.safetensors"',
+    ),
+    "flux-shifted": (
+        lambda: families.flux(use_dynamic_shifting=True, base_shift=1.5, base_image_seq_len=20, max_image_seq_len=60),
+        "steps = [4]\nguidance = 0.0\nsequence_length = 16\nheight = 16\nwidth = 16",
     ),
     "pcm-sd15": (
         lambda: families.stable_diffusion(stock()),
@@ -129,8 +143,8 @@ def drawn_by_diffusers(pipeline, spec: ModelSpec, **request) -> np.ndarray:  # t
         request["max_sequence_length"] = spec.recipe.sequence_length
     generator = torch.Generator("cpu").manual_seed(5)
     guidance = spec.recipe.guidance
-    images = pipeline(PROMPTS, guidance_scale=guidance, generator=generator, output_type="np", **request).images
-    return np.asarray(np.round(images * 255))
+    asked = {"prompt": list(PROMPTS), "guidance_scale": guidance, "generator": generator, "output_type": "np"}
+    return np.asarray(np.round(pipeline(**asked, **request).images * 255))
 
 
 def assert_same(ours: np.ndarray, theirs: np.ndarray) -> None:
@@ -146,7 +160,7 @@ def test_the_runtime_draws_what_diffusers_draws(spec: ModelSpec, bundle: Path, o
 
 
 @pytest.mark.parametrize("name", CROSSED)
-def test_loras_of_either_kind_fit_either_base(name: str, tmp_path: Path) -> None:
+def test_loras_fit_either_base_and_schedules_shift_with_the_size(name: str, tmp_path: Path) -> None:
     spec = saved_miniature(name, tmp_path)
     bundle = export(spec, ExportSettings(32), tmp_path / "w32", quiet=True)
     assert_draws_alike(spec, bundle, stock_pipeline(spec), SIZES[1])
@@ -165,6 +179,7 @@ IMAGE_TO_IMAGE = {
     "StableDiffusionXLPipeline": "StableDiffusionXLImg2ImgPipeline",
     "StableDiffusion3Pipeline": "StableDiffusion3Img2ImgPipeline",
     "FluxPipeline": "FluxImg2ImgPipeline",
+    "ZImagePipeline": "ZImageImg2ImgPipeline",
     # LatentConsistencyModelImg2ImgPipeline derives other timesteps from the strength, as the README says
     "LatentConsistencyModelPipeline": "StableDiffusionImg2ImgPipeline",
 }
@@ -175,10 +190,13 @@ def test_sampling_starts_from_a_picture_as_diffusers_does(spec: ModelSpec, bundl
     from PIL import Image
 
     pictures = np.random.default_rng(0).integers(0, 256, size=(2, 16, 16, 3), dtype=np.uint8)
+    if spec.pipeline not in IMAGE_TO_IMAGE:
+        pytest.skip("diffusers has no such pipeline")
     pipeline = getattr(diffusers, IMAGE_TO_IMAGE[spec.pipeline]).from_pipe(oracle)
     pipeline.set_progress_bar_config(disable=True)
     steps, sampler = max(spec.recipe.steps), Sampler.from_pretrained(bundle)
-    sizes = {"height": 16, "width": 16} if spec.pipeline in ("FluxPipeline", "StableDiffusion3Pipeline") else {}
+    sized = ("FluxPipeline", "StableDiffusion3Pipeline", "ZImagePipeline")
+    sizes = {"height": 16, "width": 16} if spec.pipeline in sized else {}
     for given, strength in ((pictures, 0.5), (pictures[0], 0.8), (pictures[:1], 0.3), (pictures, 1.0)):
         if int(steps * strength) == 0:
             continue
@@ -187,6 +205,27 @@ def test_sampling_starts_from_a_picture_as_diffusers_does(spec: ModelSpec, bundl
         theirs = drawn_by_diffusers(pipeline, spec, **request)
         ours = sampler(PROMPTS, seed=5, num_inference_steps=steps, image=given, strength=strength).images
         assert_same(ours, theirs)
+
+
+def test_flux2_starts_from_a_picture_where_its_scheduler_would(tmp_path: Path) -> None:
+    """Its pipelines take pictures as references only: the stock one is given the noised latents and the last sigmas."""
+    from PIL import Image
+
+    spec = saved_miniature("flux2-klein", tmp_path)
+    settings = ExportSettings(32, choices=Choices(encoder=True))
+    sampler = Sampler.from_pretrained(export(spec, settings, tmp_path / "w32", quiet=True))
+    pipeline, pictures = stock_pipeline(spec), np.random.default_rng(0).integers(0, 256, (2, 16, 24, 3), np.uint8)
+    with torch.no_grad():
+        pixels = pipeline.image_processor.preprocess([Image.fromarray(p) for p in pictures], height=16, width=24)
+        clean = pipeline._encode_vae_image(pixels, generator=None)
+    noise = torch.randn(clean.shape, generator=torch.Generator("cpu").manual_seed(5))
+    for strength, first in ((1.0, 0), (0.8, 0), (0.5, 2)):
+        sigmas = np.linspace(1.0, 1 / 4, 4)[first:]
+        pipeline.scheduler.set_timesteps(sigmas=sigmas, mu=compute_empirical_mu(clean[0, 0].numel(), 4))
+        noised = pipeline.scheduler.scale_noise(clean, pipeline.scheduler.timesteps[:1], noise)
+        request = {"latents": noised, "sigmas": sigmas, "num_inference_steps": 4, "height": 16, "width": 24}
+        theirs = drawn_by_diffusers(pipeline, spec, **request)
+        assert_same(sampler(PROMPTS, seed=5, num_inference_steps=4, image=pictures, strength=strength).images, theirs)
 
 
 def test_a_tiny_decoder_draws_and_reads_pictures_as_in_diffusers(tmp_path: Path) -> None:

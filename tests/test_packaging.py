@@ -38,7 +38,8 @@ def bare_environment(folder: Path) -> Path:
 
 
 def pip_install(python: Path, *words: str) -> None:
-    subprocess.run([sys.executable, "-m", "pip", "--python", str(python), "install", "--quiet", *words], check=True)
+    command = [sys.executable, "-m", "pip", "--python", str(python), "install", "--quiet", *words]
+    subprocess.run(command, check=True, env=ALONE)
 
 
 def install(python: Path, wheel: Path, extra: str = "") -> None:

@@ -482,8 +482,9 @@ def test_advice_fits_what_is_wrong(saved: Path, tmp_path: Path) -> None:
     (tmp_path / "sd/tokenizer/tokenizer.json").unlink()
     assert "holds no tokenizer" in refused(""), "transformers would make an empty one"
     (tmp_path / "sd/tokenizer/tokenizer.json").write_text("{")
+    spec = resolve(str(tmp_path / "sd"))
     with pytest.raises(RecipeError, match="cannot be read as a CLIPTokenizer"):
-        load_tokenizer(resolve(str(tmp_path / "sd")), "tokenizer", 0)
+        load_tokenizer(spec, "tokenizer", layout_of(spec))
     shutil.rmtree(tmp_path / "sd/tokenizer")
     assert "holds no tokenizer" in refused("")
     emoji = plain_recipe("emoji", "../models/emojis")

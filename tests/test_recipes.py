@@ -220,7 +220,14 @@ def stand_ins(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     from diffusers import LCMScheduler
 
     torch.manual_seed(0)
-    kinds = {"sd": families.stable_diffusion, "xl": families.stable_diffusion_xl, "flux": lambda _: families.flux()}
+    kinds = {
+        "sd": families.stable_diffusion,
+        "xl": families.stable_diffusion_xl,
+        "flux.1": lambda _: families.flux(),
+        "flux.2": lambda _: families.flux2_klein(),
+        "z-image": lambda _: families.z_image(),
+        "-3.5-": lambda _: families.stable_diffusion_3(),
+    }
     folder = tmp_path_factory.mktemp("stand-ins")
     return {name: families.save(build(LCMScheduler(**families.BETAS)), folder / name) for name, build in kinds.items()}
 
@@ -229,11 +236,12 @@ def stand_ins(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 def test_every_shipped_recipe_names_what_its_model_has(
     recipe: Recipe, stand_ins: dict[str, Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (stand_in,) = {s for s in ("xl", "flux") if s in recipe.source.lower()} or {"sd"}
+    source = recipe.source.lower().replace("segmind/", "xl/")
+    (stand_in,) = {s for s in stand_ins if s != "sd" and s in source} or {"sd"}
     folder = recipe.path(recipe.source) if recipe.name == "emoji" else stand_ins[stand_in]
     parts = {name: str(folder / name) for name in recipe.parts}
     index = json.loads((folder / "model_index.json").read_text())
-    spec = inheriting(ModelSpec(replace(recipe, source=str(folder), parts=parts), folder, index))
+    spec = inheriting(ModelSpec(replace(recipe, source=str(folder), parts=parts, single_file=""), folder, index))
     check_recipe(spec, layout_of(spec, Choices(encoder=True)))
     assert capsys.readouterr().err == ""
 

@@ -1,22 +1,26 @@
 """Schedule tables against the stock schedulers' own trajectories; the laws of the coefficients."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import diffusers
 import numpy as np
 import pytest
 import torch
+from diffusers.pipelines.flux2.pipeline_flux2_klein import compute_empirical_mu
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from qsched_runtime import BundleError, Coefficients, ScheduleTable
+from qsched_runtime.manifest import LatentSpec
 from qsched_runtime.noise import TorchNoise
-from qsched_runtime.schedule import COLUMNS
+from qsched_runtime.schedule import COLUMNS, Shift, ShiftLine
 
 from qsched_edge.checkpoint.recipes import Recipe, shipped_recipes
 from qsched_edge.checkpoint.schedule import Sampling, fingerprint, probe, schedules_of, stock_config
 from qsched_edge.checkpoint.timesteps import probe_at
 from qsched_edge.errors import ScheduleError
+from qsched_edge.pipelines.parts import shift_by
 
 BETAS = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "steps_offset": 1}
 CASES = [
@@ -42,6 +46,13 @@ PUBLISHED = {  # the scheduler_config.json of each checkpoint
     "stable-diffusion-v1-5/stable-diffusion-v1-5": {**STABLE_DIFFUSION, "_class_name": "PNDMScheduler"},
     "SimianLuo/LCM_Dreamshaper_v7": {**BETAS, "original_inference_steps": 50, "_class_name": "LCMScheduler"},
     "black-forest-labs/FLUX.1-schnell": {"shift": 1.0, "_class_name": "FlowMatchEulerDiscreteScheduler"},
+    "black-forest-labs/FLUX.2-klein-4B": {
+        "shift": 3.0, "use_dynamic_shifting": True, "_class_name": "FlowMatchEulerDiscreteScheduler"
+    },
+    "Tongyi-MAI/Z-Image-Turbo": {"shift": 3.0, "_class_name": "FlowMatchEulerDiscreteScheduler"},
+    "stabilityai/stable-diffusion-3.5-large-turbo": {"shift": 3.0, "_class_name": "FlowMatchEulerDiscreteScheduler"},
+    "segmind/SSD-1B": {**STABLE_DIFFUSION, "_class_name": "EulerDiscreteScheduler"},
+    "segmind/Segmind-Vega": {**STABLE_DIFFUSION, "_class_name": "EulerDiscreteScheduler"},
 }  # fmt: skip
 PIPELINE = {  # the others are StableDiffusionPipeline
     "../models/emoji": "LatentConsistencyModelPipeline",
@@ -49,6 +60,11 @@ PIPELINE = {  # the others are StableDiffusionPipeline
     "stabilityai/sdxl-turbo": "StableDiffusionXLPipeline",
     "stabilityai/stable-diffusion-xl-base-1.0": "StableDiffusionXLPipeline",
     "black-forest-labs/FLUX.1-schnell": "FluxPipeline",
+    "black-forest-labs/FLUX.2-klein-4B": "Flux2KleinPipeline",
+    "Tongyi-MAI/Z-Image-Turbo": "ZImagePipeline",
+    "stabilityai/stable-diffusion-3.5-large-turbo": "StableDiffusion3Pipeline",
+    "segmind/SSD-1B": "StableDiffusionXLPipeline",
+    "segmind/Segmind-Vega": "StableDiffusionXLPipeline",
 }
 RECIPES = list(shipped_recipes().values())
 SHAPE = (1, 4, 8, 8)
@@ -109,9 +125,42 @@ def test_every_recipe_samples_as_its_stock_scheduler(recipe: Recipe, steps: int)
     config = stock_config(pipeline, published, recipe.scheduler, recipe.scheduler_settings)
     asked = {"sigmas": np.linspace(1.0, 1 / steps, steps)} if flow else {"num_inference_steps": steps}
     sampling = Sampling(lambda n: np.linspace(1.0, 1 / n, n)) if flow else Sampling(eta=recipe.eta)
+    if published.get("use_dynamic_shifting"):
+        asked["mu"] = 2.02
+        sampling = replace(sampling, shift=lambda n: Shift(2.02, (ShiftLine(2**20, 0.0, 2.02),)))
     stock, table = stock_trajectory(scheduler, recipe.eta, **asked), probe(config, steps, sampling)
     assert len(table) == steps
     assert np.abs(table_trajectory(table) - stock).max() <= 1e-5 * np.abs(stock).max()
+
+
+@pytest.mark.parametrize("side", [256, 512, 1024, 1056, 2048])
+@pytest.mark.parametrize("steps", [1, 4, 9])
+def test_a_schedule_shifts_with_the_size_as_the_stock_pipeline_does(side: int, steps: int) -> None:
+    """FLUX.2's mu is of two lines, the first of which depends on the number of steps; a bundle is made at 1024."""
+    latents = LatentSpec(128, 64, 64, 1.0, 0.0, 16, 1, 0)
+    config = {"_class_name": "FlowMatchEulerDiscreteScheduler", "use_dynamic_shifting": True}
+    sampling = Sampling(lambda n: np.linspace(1.0, 1 / n, n), shift=shift_by(compute_empirical_mu, latents, 1, (4300,)))
+    table, tokens = probe(config, steps, sampling), (side // 16) ** 2
+    asked = {"sigmas": np.linspace(1.0, 1 / steps, steps), "mu": compute_empirical_mu(tokens, steps)}
+    stock = stock_trajectory(diffusers.FlowMatchEulerDiscreteScheduler.from_config(config), **asked)
+    assert np.abs(table_trajectory(table.at(tokens)) - stock).max() <= 1e-5 * np.abs(stock).max()
+    assert (table.at(tokens) is table) == (side == 1024)
+
+
+def test_a_schedule_that_shifts_in_another_way_is_refused() -> None:
+    config = {"_class_name": "FlowMatchEulerDiscreteScheduler", "use_dynamic_shifting": True, "shift_terminal": 0.1}
+    latents = LatentSpec(128, 64, 64, 1.0, 0.0, 16, 1, 0)
+    sampling = Sampling(lambda n: np.linspace(1.0, 1 / n, n), shift=shift_by(compute_empirical_mu, latents, 1, (4300,)))
+    with pytest.raises(ScheduleError, match=r"does not shift by exp\(mu\)"):
+        probe(config, 4, sampling)
+    with pytest.raises(ScheduleError, match="shifts with the image size"):
+        probe(config, 4)
+
+
+def test_a_size_beyond_all_lines_is_refused() -> None:
+    shift = Shift(1.0, (ShiftLine(4096, 1.0, 0.0),))
+    with pytest.raises(BundleError, match="not made for such a size"):
+        shift.at(5000)
 
 
 @pytest.mark.parametrize("setting", ["clip_sample", "thresholding"])

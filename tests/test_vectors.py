@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from conftest import ROOT
-from qsched_runtime.manifest import TokenizerSpec
+from qsched_runtime.manifest import TokenizerSpec, table_of
 from qsched_runtime.noise import TorchNoise
 from qsched_runtime.schedule import COLUMNS, Coefficients, ScheduleTable
 from qsched_runtime.sources import guidance_embedding
@@ -59,6 +59,14 @@ def test_steps_in_float32() -> None:
         assert sha256(folded.noised(x, z, i)) == expected["noised"]
         assert sha256(after) == expected["step"]
         assert sha256(folded.estimate(x, drawn, after, i)) == expected["estimate"]
+
+
+@pytest.mark.parametrize("latents", [256, 4096, 10_000])
+def test_a_schedule_that_shifts_with_the_size(latents: int) -> None:
+    vector = read("shift.json")
+    found = table_of(vector["schedule"]).at(latents)
+    for name in COLUMNS:
+        np.testing.assert_allclose(getattr(found, name), vector["at"][str(latents)][name], rtol=1e-9, atol=1e-9)
 
 
 @pytest.mark.parametrize("vector", read("guidance_embedding.json"), ids=lambda v: str(v["width"]))

@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 from qsched_runtime import Coefficients, ScheduleTable
+from qsched_runtime.manifest import table_of
 from qsched_runtime.schedule import FoldedSchedule
 
-from qsched_edge.checkpoint.schedule import table_of, table_to_json
+from qsched_edge.checkpoint.schedule import table_to_json
 
 
 @dataclass(frozen=True)

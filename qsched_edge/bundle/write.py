@@ -16,16 +16,18 @@ from qsched_runtime.manifest import (
     BIAS_VERSION,
     FORMAT,
     NAME,
+    SHIFT_VERSION,
     VERSION,
     BundleFile,
     Manifest,
     TokenizerSpec,
     sha256,
+    table_of,
 )
 from qsched_runtime.noise import ALGORITHM
 
 from qsched_edge.bundle.learned import LearnedSchedule, coefficients_json
-from qsched_edge.checkpoint.schedule import fingerprint, table_of, table_to_json
+from qsched_edge.checkpoint.schedule import fingerprint, table_to_json
 from qsched_edge.errors import ScheduleError
 from qsched_edge.pipelines.layout import Layout
 from qsched_edge.work.staging import STAMP, write_json
@@ -41,7 +43,7 @@ def manifest_json(
     provenance: Mapping[str, Any],
 ) -> dict[str, Any]:
     """qsched.json without its file list; all coefficients are one."""
-    return {
+    found = {
         "format": FORMAT,
         "version": VERSION,
         "name": name,
@@ -58,7 +60,7 @@ def manifest_json(
             }
             for c in layout.components
         },
-        "tokenizers": {name: asdict(t) for name, t in tokenizers.items()},
+        "tokenizers": {name: tokenizer_json(t) for name, t in tokenizers.items()},
         "latents": asdict(layout.latents),
         "guidance": asdict(layout.guidance),
         "strength_rounds_up": layout.strength_rounds_up,
@@ -68,6 +70,7 @@ def manifest_json(
         "calibration": {},
         "provenance": dict(provenance),
     }  # fmt: skip
+    return {**found, "version": version_of(found)}
 
 
 def schedule_json(learned: LearnedSchedule, stock: ScheduleTable) -> dict[str, Any]:
@@ -152,10 +155,18 @@ def write_schedule(folder: Path, learned: LearnedSchedule, record: Mapping[str, 
     raw = manifest.raw
     raw["schedules"][str(steps)] = schedule_json(learned, stock_table(manifest, steps))
     raw["calibration"][str(steps)] = dict(record)
-    raw["version"] = version_of(raw["schedules"])
+    raw["version"] = version_of(raw)
     write_json(folder / NAME, raw)
 
 
-def version_of(schedules: Mapping[str, Any]) -> int:
-    """The format's version: a bias needs a runtime that adds it."""
-    return BIAS_VERSION if any("bias" in s for s in schedules.values()) else VERSION
+def version_of(raw: Mapping[str, Any]) -> int:
+    """The format's version: a bias needs a runtime that adds it, a shift and byte-level BPE one that knows them."""
+    schedules = raw["schedules"].values()
+    if any("shift" in s for s in schedules) or any(t["kind"] == "bpe" for t in raw["tokenizers"].values()):
+        return SHIFT_VERSION
+    return BIAS_VERSION if any("bias" in s for s in schedules) else VERSION
+
+
+def tokenizer_json(spec: TokenizerSpec) -> dict[str, Any]:
+    """Without the words of a chat template where there are none: runtimes of earlier versions do not know them."""
+    return {key: value for key, value in asdict(spec).items() if value != "" or key not in ("prefix", "suffix")}

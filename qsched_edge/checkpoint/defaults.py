@@ -18,6 +18,10 @@ KEPT_UNET = ("unet.conv_in.*", "unet.conv_out.*", "unet.time_embedding.*", "unet
 KEPT_FLUX = ("transformer.x_embedder.*", "transformer.context_embedder.*", "transformer.time_text_embed.*",
              "transformer.norm_out.*", "transformer.proj_out.*", "*embedding.weight",
              "text_encoder_2.shared.weight")  # fmt: skip
+KEPT_FLUX2 = ("transformer.x_embedder.*", "transformer.context_embedder.*", "transformer.time_guidance_embed.*",
+              "transformer.norm_out.*", "transformer.proj_out.*")  # fmt: skip
+KEPT_Z_IMAGE = ("transformer.all_x_embedder.*", "transformer.cap_embedder.*", "transformer.t_embedder.*",
+                "transformer.all_final_layer.*")  # fmt: skip
 KEPT_SD3 = ("transformer.pos_embed.*", "transformer.context_embedder.*", "transformer.time_text_embed.*",
             "transformer.norm_out.*", "transformer.proj_out.*", "*embedding.weight",
             "text_encoder_3.shared.weight")  # fmt: skip
@@ -27,7 +31,11 @@ KEEP = {
     "StableDiffusionXLPipeline": KEPT_UNET,
     "StableDiffusion3Pipeline": KEPT_SD3,
     "FluxPipeline": KEPT_FLUX,
+    "Flux2KleinPipeline": KEPT_FLUX2,
+    "ZImagePipeline": KEPT_Z_IMAGE,
 }
+TABLE = ("text_encoder.embed_tokens.weight",)
+BYTES = {"Flux2KleinPipeline": TABLE, "ZImagePipeline": TABLE}  # large weights of 8 bits at least
 # (channels, scaling factor) of latents -> the tiny autoencoder that was trained on them
 TINY_DECODERS = {
     (4, 0.18215): "madebyollin/taesd@614f76814bbe30edbe2e627ace1c2234c81a2c0e",
@@ -42,13 +50,16 @@ MANY = {  # pipeline -> (steps, guidance) of a model that was not distilled
     "StableDiffusionXLPipeline": (25, 5.0),
     "StableDiffusion3Pipeline": (28, 7.0),
     "FluxPipeline": (28, 3.5),
+    "Flux2KleinPipeline": (50, 4.0),
+    "ZImagePipeline": (50, 5.0),
 }
 
 
 @dataclass(frozen=True)
 class Traits:
     """What decides: the pipeline class, the scheduler that samples and its timestep_spacing, whether the network
-    reads the guidance scale, channels and scaling factor of its latents, and the model's name."""
+    reads the guidance scale, channels and scaling factor of its latents, the model's name, and whether its index calls
+    it distilled."""
 
     pipeline: str
     scheduler: str = ""
@@ -56,6 +67,7 @@ class Traits:
     embedded: bool = False
     latents: tuple[int, float] = (0, 0.0)
     name: str = ""
+    distilled: bool = False
 
 
 @dataclass(frozen=True)
@@ -83,7 +95,7 @@ def family_defaults(traits: Traits) -> FamilyDefaults:
         sequence_length=256 if traits.pipeline == "FluxPipeline" and not traits.embedded else 0,
         scheduler_settings={"timestep_spacing": "trailing"} if spaced else {},
         precision=AUTOENCODER,
-        keep=dict.fromkeys(KEEP.get(traits.pipeline, ()), 16),
+        keep={**dict.fromkeys(KEEP.get(traits.pipeline, ()), 16), **dict.fromkeys(BYTES.get(traits.pipeline, ()), 8)},
         tiny_decoder=TINY_DECODERS.get(traits.latents, ""),
     )
 
@@ -93,6 +105,8 @@ def sampling_of(traits: Traits) -> tuple[int, float]:
     models are told by trailing timesteps, FLUX's by reading no scale, others by their name."""
     if traits.pipeline == "FluxPipeline":
         return MANY["FluxPipeline"] if traits.embedded else (4, 0.0)
+    if traits.distilled:
+        return 4, 1.0
     if traits.embedded:
         return 4, 8.0
     if traits.scheduler in ("LCMScheduler", "TCDScheduler"):

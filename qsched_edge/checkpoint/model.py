@@ -55,6 +55,7 @@ class ModelSpec:
             bool(backbone.get("time_cond_proj_dim") or backbone.get("guidance_embeds")),
             (vae.get("latent_channels", 4), factor) if len(vae.get("block_out_channels", ())) == LEVELS else (0, 0.0),
             f"{self.recipe.name} {self.recipe.source} {self.recipe.single_file} {self.recipe.lora} {self.recipe.parts}",
+            bool(self.index.get("is_distilled")),
         )
 
     def backbone_config(self) -> dict[str, Any]:

@@ -31,6 +31,9 @@ HISTORY = (  # their steps look at earlier ones, or ask the network more than on
 )
 
 
+FLOWS = ("FluxPipeline", "Flux2KleinPipeline", "StableDiffusion3Pipeline", "ZImagePipeline")
+
+
 def check_scheduler(traits: Traits) -> None:
     """Raise ScheduleError, with what to give instead, for a scheduler whose steps are no table."""
     if traits.scheduler in HISTORY:
@@ -41,7 +44,7 @@ def check_scheduler(traits: Traits) -> None:
 
 def remedy(traits: Traits) -> str:
     """The option that fits this model, as far as its files and its name tell."""
-    if traits.pipeline in ("FluxPipeline", "StableDiffusion3Pipeline"):
+    if traits.pipeline in FLOWS:
         return "give --scheduler FlowMatchEulerDiscreteScheduler"
     if traits.embedded:
         return "this looks like an LCM fine-tune: --scheduler LCMScheduler"

@@ -9,13 +9,13 @@ import json
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from qsched_runtime.noise import TorchNoise
-from qsched_runtime.schedule import COLUMNS, ScheduleTable
+from qsched_runtime.schedule import COLUMNS, ScheduleTable, Shift
 
 from qsched_edge import torchvision_schema
 from qsched_edge.checkpoint.samplers import SCHEDULERS
@@ -93,11 +93,14 @@ def refused(what: str) -> Iterator[None]:
 @dataclass(frozen=True)
 class Sampling:
     """How a pipeline drives its scheduler: `sigmas` are handed to set_timesteps where the pipeline computes its own
-    (FLUX), `eta` to step where it takes one (TCD, DDIM), and the network sees `timestep_scale` times the timestep."""
+    (FLUX), `eta` to step where it takes one (TCD, DDIM), and the network sees `timestep_scale` times the timestep.
+    `shift` gives, for a number of steps, what the pipeline computes from the size of the picture (set_timesteps's `mu`)
+    for schedulers with `use_dynamic_shifting`."""
 
     sigmas: Callable[[int], np.ndarray] | None = None
     eta: float = 0.0
     timestep_scale: float = 1.0
+    shift: Callable[[int], Shift] | None = None
 
 
 def probe(config: dict[str, Any], steps: int, sampling: Sampling = Sampling()) -> ScheduleTable:
@@ -118,19 +121,42 @@ def schedules_of(config: dict[str, Any], named: Iterable[int], sampling: Samplin
 
 
 def tabulated(scheduler: Any, steps: int, sampling: Sampling) -> ScheduleTable:
-    if scheduler.config.get("use_dynamic_shifting"):
-        raise ScheduleError(f"{type(scheduler).__name__} shifts with the image size: turn off use_dynamic_shifting")
     if steps > scheduler.config.num_train_timesteps:
         raise ScheduleError(f"{steps} steps are more than the {scheduler.config.num_train_timesteps} of the training")
-    set_steps(scheduler, steps, sampling)
+    table = table_at(scheduler, steps, sampling)
+    if table.shift:
+        check_shift(scheduler, table, sampling)
+    return table
+
+
+def table_at(scheduler: Any, steps: int, sampling: Sampling, latents: int | None = None) -> ScheduleTable:
+    """The table as it is probed for pictures of so many latents (default: the bundle's)."""
+    set_steps(scheduler, steps, sampling, latents)
     return measured(scheduler, sampling)
 
 
-def set_steps(scheduler: Any, steps: int, sampling: Sampling) -> None:
-    if sampling.sigmas is None:
-        scheduler.set_timesteps(steps)
-    else:
-        scheduler.set_timesteps(sigmas=sampling.sigmas(steps))
+def check_shift(scheduler: Any, table: ScheduleTable, sampling: Sampling) -> None:
+    """Raise ScheduleError unless the table shifts to other sizes as the scheduler does."""
+    for latents in (256, 1024, 65536):
+        expected, found = table_at(scheduler, len(table), sampling, latents), table.at(latents)
+        if not all(np.allclose(getattr(expected, n), getattr(found, n), rtol=1e-5, atol=1e-5) for n in COLUMNS):
+            raise ScheduleError(f"{type(scheduler).__name__} does not shift by exp(mu): turn off use_dynamic_shifting")
+
+
+def set_steps(scheduler: Any, steps: int, sampling: Sampling, latents: int | None = None) -> None:
+    asked: dict[str, Any] = {"sigmas": sampling.sigmas(steps)} if sampling.sigmas else {"num_inference_steps": steps}
+    if shift := shift_of(scheduler, steps, sampling):
+        asked["mu"] = shift.mu if latents is None else shift.at(latents)
+    scheduler.set_timesteps(**asked)
+
+
+def shift_of(scheduler: Any, steps: int, sampling: Sampling) -> Shift | None:
+    """How the scheduler's sigmas move with the size of the picture, if they do."""
+    if not scheduler.config.get("use_dynamic_shifting"):
+        return None
+    if sampling.shift is None:
+        raise ScheduleError(f"{type(scheduler).__name__} shifts with the image size: turn off use_dynamic_shifting")
+    return sampling.shift(steps)
 
 
 def measured(
@@ -143,7 +169,8 @@ def measured(
     start_x0, start_noise = np.array(starts, np.float64).T
     timesteps = scheduler.timesteps.double().numpy() * sampling.timestep_scale
     sigma = float(getattr(scheduler, "init_noise_sigma", 1.0))
-    return ScheduleTable(timesteps, c_in, a, b, c, start_x0, start_noise, sigma)
+    shift = shift_of(scheduler, len(timesteps), sampling)
+    return ScheduleTable(timesteps, c_in, a, b, c, start_x0, start_noise, sigma, shift)
 
 
 def start_of(scheduler: Any, t: torch.Tensor) -> tuple[float, float]:
@@ -214,9 +241,5 @@ def fingerprint(table: ScheduleTable) -> str:
 
 def table_to_json(table: ScheduleTable) -> dict[str, Any]:
     columns = {name: getattr(table, name).tolist() for name in COLUMNS}
-    return {"init_noise_sigma": table.init_noise_sigma, **columns}
-
-
-def table_of(stored: Mapping[str, Any]) -> ScheduleTable:
-    """The inverse; what else is stored is left aside."""
-    return ScheduleTable(**{name: stored[name] for name in (*COLUMNS, "init_noise_sigma")})
+    shift = {"shift": json.loads(json.dumps(asdict(table.shift)))} if table.shift else {}
+    return {"init_noise_sigma": table.init_noise_sigma, **columns, **shift}

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -76,21 +77,41 @@ Symmetric = Annotated[
 
 
 def models(as_json: Json = False) -> None:
-    """List the recipes: name, licence, source."""
+    """List the recipes: name, licence, step counts, parameters of the backbone, bytes at 4 bits, memory to run a step.
+
+    Parameters and bytes are computed from the architecture. Memory is the measured peak of a step where its picture's
+    side stands behind it, else the largest network's bytes (with ">"). "-": the architecture is only in the checkpoint.
+    """
+    from qsched_edge.checkpoint.figures import figures_of, steps_of
     from qsched_edge.checkpoint.recipes import shipped_recipes
 
-    recipes = shipped_recipes().values()
     rows = [
         {
             "name": r.name,
             "title": r.title,
             "license": r.license,
             "source": str(r.path(r.source)) if r.path(r.source).exists() else r.source,
+            "steps": list(steps_of(r)),
+            **(asdict(found) if (found := figures_of(r)) else {}),
         }
-        for r in recipes
+        for r in shipped_recipes().values()
     ]
-    name, license_ = (max(len(r[key]) for r in rows) for key in ("name", "license"))
-    show(rows, as_json, "\n".join(f"{r['name']:{name}} {r['license']:{license_}} {r['title']}" for r in rows))
+    show(rows, as_json, models_table(rows))
+
+
+def models_table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """The rows in columns of 100 characters together."""
+    cells = [("name", "licence", "steps", "parameters", "at 4 bits", "memory")]
+    for row in rows:
+        steps = ",".join(map(str, row["steps"])) or "-"
+        sizes = ("-", "-", "-")
+        if "w4_bytes" in row:
+            side, ram = row["ram_measured_at"], f"{row['ram_bytes'] / 1e9:.2f} GB"
+            at_step = f"{ram} ({side})" if side else f"> {ram}"
+            sizes = (f"{row['backbone_parameters'] / 1e9:.2f} B", f"{row['w4_bytes'] / 1e9:.2f} GB", at_step)
+        cells.append((row["name"], row["license"], steps, *sizes))
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    return "\n".join("  ".join(f"{c:{w}}" for c, w in zip(line, widths, strict=True)).rstrip() for line in cells)
 
 
 def recipe(

@@ -16,6 +16,8 @@ PIPELINES = {
     "StableDiffusionXLPipeline": "qsched_edge.pipelines.stable_diffusion_xl:layout",
     "StableDiffusion3Pipeline": "qsched_edge.pipelines.stable_diffusion_3:layout",
     "FluxPipeline": "qsched_edge.pipelines.flux:layout",
+    "Flux2KleinPipeline": "qsched_edge.pipelines.flux2_klein:layout",
+    "ZImagePipeline": "qsched_edge.pipelines.z_image:layout",
 }
 
 

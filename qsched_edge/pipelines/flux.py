@@ -12,7 +12,15 @@ from qsched_edge.checkpoint.recipes import ModelSpec
 from qsched_edge.checkpoint.schedule import Sampling
 from qsched_edge.choices import Choices
 from qsched_edge.pipelines.layout import ComponentPlan, Layout
-from qsched_edge.pipelines.parts import autoencoder_plans, check_classes, clip_plan, latent_spec, t5_plan
+from qsched_edge.pipelines.parts import (
+    autoencoder_plans,
+    check_classes,
+    clip_plan,
+    latent_spec,
+    linear_mu,
+    shift_by,
+    t5_plan,
+)
 
 CLASSES = {
     "transformer": ("FluxTransformer2DModel",),
@@ -44,7 +52,7 @@ def layout(spec: ModelSpec, choices: Choices) -> Layout:
     backbone = ComponentPlan(
         "transformer", "transformer", spec.part("transformer"), partial(flux.capture_flux, config, length), inputs
     )
-    channels = config["in_channels"] // PATCH**2
+    latents = latent_spec(spec, choices, config["in_channels"] // PATCH**2, DEFAULT_SIZE, PATCH, PATCH)
     return Layout(
         components=(
             clip_plan(spec, "text_encoder", "tokenizer"),
@@ -56,9 +64,13 @@ def layout(spec: ModelSpec, choices: Choices) -> Layout:
         decoder="vae_decoder",
         encoder="vae_encoder" if choices.encoder else None,
         tokenizers=("tokenizer", "tokenizer_2"),
-        latents=latent_spec(spec, choices, channels, DEFAULT_SIZE, PATCH, PATCH),
+        latents=latents,
         guidance=Guidance("embedded" if guided else "none", spec.guidance),
         sequence_length=length,
-        sampling=Sampling(sigmas=lambda n: np.linspace(1.0, 1 / n, n), timestep_scale=1 / 1000),
+        sampling=Sampling(
+            sigmas=lambda n: np.linspace(1.0, 1 / n, n),
+            timestep_scale=1 / 1000,
+            shift=shift_by(linear_mu(spec), latents, PATCH),
+        ),
         strength_rounds_up=True,
     )

@@ -36,7 +36,8 @@ class Layout:
     """All components in the order they run, tokenizer folders, latents and guidance.
 
     `sequence_length` tokens are what a tokenizer without a length of its own (T5's) is asked for; `strength_rounds_up`:
-    whether the fraction of a step that a strength leaves is taken when sampling starts from a picture.
+    whether the fraction of a step that a strength leaves is taken when sampling starts from a picture. `chat` are what
+    the pipeline asks a tokenizer's chat template for, where it writes one around the prompt.
     """
 
     components: tuple[ComponentPlan, ...]
@@ -49,3 +50,4 @@ class Layout:
     sequence_length: int = 0
     sampling: Sampling = field(default_factory=Sampling)
     strength_rounds_up: bool = False
+    chat: Mapping[str, Any] = field(default_factory=dict)

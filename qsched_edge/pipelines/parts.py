@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from qsched_runtime.manifest import LatentSpec
+from qsched_runtime.schedule import Shift, ShiftLine
 
-from qsched_edge.capture import autoencoder, clip_text, t5
+from qsched_edge.capture import autoencoder, clip_text, qwen3, t5
 from qsched_edge.checkpoint.inversion import learned
 from qsched_edge.checkpoint.recipes import ModelSpec
 from qsched_edge.choices import Choices
 from qsched_edge.errors import RecipeError
 from qsched_edge.pipelines.layout import ComponentPlan
+
+MOST_TOKENS = 2**20
 
 
 def check_classes(spec: ModelSpec, expected: Mapping[str, tuple[str, ...]]) -> None:
@@ -55,6 +60,51 @@ def t5_plan(spec: ModelSpec, name: str, tokenizer: str, length: int) -> Componen
         prefixes=("transformer.",),
         aliases={"encoder.embed_tokens.weight": "shared.weight", "shared.weight": "encoder.embed_tokens.weight"},
     )
+
+
+def qwen3_plan(spec: ModelSpec, name: str, tokenizer: str, length: int, layers: Sequence[int]) -> ComponentPlan:
+    """Qwen3's first layers, as far as one of the states `layers` is read; its files call them "model."."""
+    return ComponentPlan(
+        name,
+        name,
+        spec.part(name),
+        partial(qwen3.capture_qwen3, spec.config(name), length, layers),
+        {"input_ids": {"tokenizer": tokenizer}, "attention_mask": {"attention_mask": tokenizer}},
+        prefixes=("model.",),
+    )
+
+
+Mu = Callable[[int, int], float]  # of tokens of the picture and steps
+
+
+def shift_by(mu: Mu, latents: LatentSpec, patch: int, breaks: Sequence[int] = ()) -> Callable[[int], Shift]:
+    """The schedule's shift for a number of steps, from a pipeline's own function: of tokens, which are patch x patch
+    latents each, in straight lines between the `breaks`."""
+
+    def shift(steps: int) -> Shift:
+        lines = []
+        for first, last in pairwise((0, *breaks, MOST_TOKENS)):
+            low, high = (first + 1, last) if first else (1, min(last, 1024))
+            slope = (mu(high, steps) - mu(low, steps)) / (high - low)
+            lines.append(ShiftLine(last * patch**2, slope / patch**2, mu(low, steps) - slope * low))
+        unmoved = Shift(0.0, tuple(lines))
+        return replace(unmoved, mu=unmoved.at(latents.height * latents.width))
+
+    return shift
+
+
+def linear_mu(spec: ModelSpec) -> Mu:
+    """What the pipelines of FLUX.1 and Z-Image compute, from numbers of the scheduler's configuration."""
+    config = {**spec.small_json("scheduler", "scheduler_config.json"), **spec.recipe.scheduler_settings}
+    names = ("base_image_seq_len", "max_image_seq_len", "base_shift", "max_shift")
+    numbers = [config.get(name, default) for name, default in zip(names, (256, 4096, 0.5, 1.15), strict=True)]
+
+    def mu(tokens: int, steps: int) -> float:
+        from diffusers.pipelines.flux.pipeline_flux import calculate_shift
+
+        return float(calculate_shift(tokens, *numbers))
+
+    return mu
 
 
 def autoencoder_plans(spec: ModelSpec, choices: Choices) -> tuple[ComponentPlan, ...]:

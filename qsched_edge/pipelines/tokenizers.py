@@ -16,18 +16,23 @@ from qsched_edge.errors import RecipeError
 from qsched_edge.pipelines import Layout
 from qsched_edge.work.staging import write_json
 
-TOKENIZERS = {"CLIPTokenizer": "clip", "T5Tokenizer": "unigram"}  # class -> kind in qsched.json
+TOKENIZERS = {
+    "CLIPTokenizer": "clip",
+    "T5Tokenizer": "unigram",
+    "Qwen2Tokenizer": "bpe",
+}  # class -> kind in qsched.json
 VOCABULARIES = (("tokenizer.json",), ("vocab.json", "merges.txt"), ("spiece.model",))  # any of these, complete
 
 
 @dataclass(frozen=True)
 class Tokenizer:
-    """A tokenizer of transformers, and how many tokens the text encoder reads."""
+    """A tokenizer of transformers, how many tokens the text encoder reads, and what stands around a prompt."""
 
     name: str
     kind: str
     length: int
     stock: Any
+    around: tuple[str, str] = ("", "")
 
     def write(self, folder: Path) -> TokenizerSpec:
         """Save tokenizer.json (older checkpoints lack it) and say what the runtime must know of the tokenizer."""
@@ -36,11 +41,11 @@ class Tokenizer:
         bos_id = -1 if self.stock.bos_token_id is None else self.stock.bos_token_id
         file = f"{self.name}/tokenizer.json"
         return TokenizerSpec(
-            self.kind, file, self.length, bos_id, self.stock.eos_token_id, self.stock.pad_token_id
+            self.kind, file, self.length, bos_id, self.stock.eos_token_id, self.stock.pad_token_id, *self.around
         )  # fmt: skip
 
 
-def load_tokenizer(spec: ModelSpec, name: str, sequence_length: int) -> Tokenizer:
+def load_tokenizer(spec: ModelSpec, name: str, layout: Layout) -> Tokenizer:
     """Raises RecipeError for one that is missing or unreadable, or lacks the tokens that end and fill a prompt."""
     torchvision_schema.declare()
     import transformers
@@ -57,8 +62,29 @@ def load_tokenizer(spec: ModelSpec, name: str, sequence_length: int) -> Tokenize
         raise RecipeError(f"{folder}: its tokenizer names no eos_token or no pad_token")
     kind = TOKENIZERS[stock]
     check_added_tokens(tokenizer.added_tokens_decoder.values(), kind, name)
-    length = sequence_length if kind == "unigram" else tokenizer.model_max_length
-    return Tokenizer(name, kind, length, tokenizer)
+    length = tokenizer.model_max_length if kind == "clip" else layout.sequence_length
+    return Tokenizer(name, kind, length, tokenizer, around(tokenizer, layout.chat, folder) if layout.chat else ("", ""))
+
+
+MARK = "\ufdd0"  # which is in no template
+PROMPTS = ("a red apple", "", " two\n\n  lines \n", "<|im_end|>")
+
+
+def around(tokenizer: Any, settings: Mapping[str, Any], folder: Path) -> tuple[str, str]:
+    """What the chat template writes before and after a user's message; RecipeError where it changes the message."""
+
+    def rendered(prompt: str) -> str:
+        message = [{"role": "user", "content": prompt}]
+        return str(tokenizer.apply_chat_template(message, tokenize=False, add_generation_prompt=True, **settings))
+
+    if tokenizer.padding_side != "right" or not tokenizer.chat_template:
+        raise RecipeError(
+            f"{folder}: its tokenizer has no chat template, or pads on the left: the folder is incomplete"
+        )
+    before, _, after = rendered(MARK).partition(MARK)
+    if any(rendered(prompt) != before + prompt + after for prompt in PROMPTS):
+        raise RecipeError(f"{folder}: its chat template does more than stand around the prompt, which no runtime does")
+    return before, after
 
 
 def load_tokenizers(spec: ModelSpec, layout: Layout) -> dict[str, Tokenizer]:
@@ -67,7 +93,7 @@ def load_tokenizers(spec: ModelSpec, layout: Layout) -> dict[str, Tokenizer]:
     for plan in layout.components:
         source = plan.inputs.get("input_ids")
         if source:
-            tokenizer = load_tokenizer(spec, source["tokenizer"], layout.sequence_length)
+            tokenizer = load_tokenizer(spec, source["tokenizer"], layout)
             check_fit(tokenizer, spec.config(plan.component), spec.part(tokenizer.name))
             add_words(tokenizer, learned(spec, plan.component) if tokenizer.kind == "clip" else ())
             found[tokenizer.name] = tokenizer
@@ -96,11 +122,13 @@ def check_fit(tokenizer: Tokenizer, encoder: Mapping[str, Any], folder: Path) ->
 
 
 def check_added_tokens(tokens: Iterable[Any], kind: str, name: str) -> None:
-    """Refuse what the runtime does not know; `lstrip` and `rstrip` change no ids, white space goes anyway."""
+    """Refuse what the runtime does not know; `lstrip` and `rstrip` change no ids where white space goes anyway."""
+    flags = {"clip": ("single_word",), "unigram": ("single_word", "normalized"),
+             "bpe": ("single_word", "normalized", "lstrip", "rstrip")}[kind]  # fmt: skip
     for token in tokens:
-        if token.single_word or (token.normalized and kind == "unigram"):
-            flag = "single_word" if token.single_word else "normalized"
-            raise RecipeError(f"{name}: its added token {token.content!r} is {flag}: save it without")
+        for flag in flags:
+            if getattr(token, flag):
+                raise RecipeError(f"{name}: its added token {token.content!r} is {flag}: save it without")
 
 
 def name_special_tokens_as_always(path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -16,11 +17,13 @@ from qsched_runtime.files import check_distinct, check_file, check_path, inside,
 from qsched_runtime.noise import ALGORITHM
 from qsched_runtime.packed import Packed
 from qsched_runtime.request import MOST_PIXELS, integer
-from qsched_runtime.schedule import COLUMNS, Coefficients, ScheduleTable
+from qsched_runtime.schedule import COLUMNS, Coefficients, ScheduleTable, Shift, ShiftLine
 from qsched_runtime.strict import MANIFEST, check_schema, parse_json
 
 __all__ = ["BundleFile", "Manifest", "check_file", "inside", "place_of", "read", "sha256"]
 FORMAT, VERSION, BIAS_VERSION = "qsched-bundle", 1, 2  # 2: a schedule has a bias
+SHIFT_VERSION = 3  # a schedule shifts with the size, or a tokenizer is "bpe"
+VERSIONS = (VERSION, BIAS_VERSION, SHIFT_VERSION)
 NAME, SCHEMA = "qsched.json", "qsched.schema.json"
 MOST_ZEROS = 2**20  # values of an input that is always zero
 
@@ -45,7 +48,8 @@ class Component:
 
 @dataclass(frozen=True)
 class TokenizerSpec:
-    """`kind` "clip"; ids are padded with `pad_id` to `length`."""
+    """`kind` "clip", "unigram" or "bpe"; ids are padded with `pad_id` to `length`. `prefix` and `suffix` stand around
+    every prompt: the words of a chat template ("bpe" only)."""
 
     kind: str
     file: str
@@ -53,6 +57,8 @@ class TokenizerSpec:
     bos_id: int
     eos_id: int
     pad_id: int
+    prefix: str = ""
+    suffix: str = ""
 
 
 @dataclass(frozen=True)
@@ -128,8 +134,8 @@ def read(place: Path | Packed) -> Manifest:
         raise BundleError(f"{place} is not a bundle: it has no {NAME}; `qsched-edge export` makes one")
     raw = parse_json(read_limited(place, NAME, MANIFEST.bytes), MANIFEST, path)
     found = (raw.get("format"), raw.get("version")) if isinstance(raw, dict) else (None, None)
-    if found not in ((FORMAT, VERSION), (FORMAT, BIAS_VERSION)):
-        known = f"{FORMAT} {VERSION} and {BIAS_VERSION}"
+    if found not in [(FORMAT, version) for version in VERSIONS]:
+        known = f"{FORMAT} {VERSIONS[0]} to {VERSIONS[-1]}"
         raise BundleError(f"{path} is {found}, this runtime reads {known}: use a matching runtime")
     try:
         check_schema(raw, schema(), schema())
@@ -159,9 +165,7 @@ def parse(raw: dict[str, Any]) -> Manifest:
     if raw["noise"]["algorithm"] != ALGORITHM:
         raise BundleError(f"noise algorithm {raw['noise']['algorithm']!r} is unknown: this runtime has {ALGORITHM!r}")
     components = {name: Component(name, c["file"], c["inputs"]) for name, c in raw["components"].items()}
-    schedules = {
-        int(n): ScheduleTable(**{c: s[c] for c in (*COLUMNS, "init_noise_sigma")}) for n, s in raw["schedules"].items()
-    }
+    schedules = {int(n): table_of(s) for n, s in raw["schedules"].items()}
     coefficients = {int(n): Coefficients(s["c_x"], s["c_eps"], s.get("bias")) for n, s in raw["schedules"].items()}
     return Manifest(
         raw["name"], raw["backbone"], raw["decoder"], raw["encoder"], components,
@@ -170,6 +174,14 @@ def parse(raw: dict[str, Any]) -> Manifest:
         schedules, coefficients, int(raw["default_steps"]), bool(raw["strength_rounds_up"]),
         tuple(BundleFile(**f) for f in raw["files"]), raw,
     )  # fmt: skip
+
+
+def table_of(stored: Mapping[str, Any]) -> ScheduleTable:
+    """The table of a stored schedule; what else is stored is left aside."""
+    shift = stored.get("shift")
+    lines = tuple(ShiftLine(**line) for line in shift["lines"]) if shift else ()
+    columns = {name: stored[name] for name in (*COLUMNS, "init_noise_sigma")}
+    return ScheduleTable(**columns, shift=Shift(shift["mu"], lines) if shift else None)
 
 
 def checked(manifest: Manifest) -> Manifest:
@@ -215,8 +227,9 @@ def check_sources(manifest: Manifest) -> None:
 
 
 def check_source(source: dict[str, Any], manifest: Manifest, outputs: set[str], where: str) -> None:
-    if source.get("tokenizer", next(iter(manifest.tokenizers), None)) not in manifest.tokenizers:
-        raise BundleError(f"{where} reads the tokenizer {source.get('tokenizer')!r}, which is not there")
+    for kind in ("tokenizer", "attention_mask"):
+        if kind in source and source[kind] not in manifest.tokenizers:
+            raise BundleError(f"{where} reads the tokenizer {source[kind]!r}, which is not there")
     for name in source.get("outputs", ()):
         if name not in outputs:
             raise BundleError(f"{where} reads the source {name!r}, which no text encoder before it gives")

@@ -129,7 +129,7 @@ class Sampler:
         """
         each = integer("num_images_per_prompt", num_images_per_prompt, 1, MOST_PICTURES)
         prompts = [text for text in texts("prompt", prompt) for _ in range(each)]
-        schedule, seeds = self.schedule(num_inference_steps, coefficients), seeds_of(seed, len(prompts))
+        seeds = seeds_of(seed, len(prompts))
         streams = self.streams(seeds, len(prompts))
         if callback_on_step_end is not None and not callable(callback_on_step_end):
             raise RequestError(f"callback_on_step_end is {shown(callback_on_step_end)}: give a function of a Step")
@@ -141,6 +141,7 @@ class Sampler:
         negatives = negative_prompt
         if each > 1 and not isinstance(negative_prompt, (str, type(None))):
             negatives = [text for text in texts("negative_prompt", negative_prompt) for _ in range(each)]
+        schedule = self.schedule(num_inference_steps, coefficients, self.manifest.latents.shape(height, width))
         conditioning = self.condition(prompts, guidance_scale, negatives, height, width)
         x, first = None, 0
         if image is not None:
@@ -172,15 +173,21 @@ class Sampler:
         with as_bundle_error("the tokenizers cannot be run"):
             return {name: tokenizer.left_out(text) for name, tokenizer in self.tokenizers.items()}
 
-    def schedule(self, steps: int | None = None, coefficients: Coefficients | None = None) -> FoldedSchedule:
-        """The table for `steps` (default: the bundle's), with the bundle's coefficients or those given."""
+    def schedule(
+        self, steps: int | None = None, coefficients: Coefficients | None = None, shape: Sequence[int] | None = None
+    ) -> FoldedSchedule:
+        """The table for `steps` (default: the bundle's), with the bundle's coefficients or those given.
+
+        `shape` [..., h, w] of latents matters where the schedule shifts with the size (default: the bundle's size).
+        """
         steps = self.manifest.default_steps if steps is None else steps
         if integer("num_inference_steps", steps, 1, 10_000) not in self.manifest.schedules:
             known = ", ".join(map(str, sorted(self.manifest.schedules)))
             raise RequestError(f"no schedule for {steps} steps: this bundle has {known}")
         if not isinstance(coefficients, (Coefficients, type(None))):
             raise RequestError(f"coefficients is {shown(coefficients)}: give Coefficients")
-        return self.manifest.schedules[steps].folded(coefficients or self.manifest.coefficients[steps])
+        h, w = (self.manifest.latents.height, self.manifest.latents.width) if shape is None else shape[-2:]
+        return self.manifest.schedules[steps].at(h * w).folded(coefficients or self.manifest.coefficients[steps])
 
     @staticmethod
     def streams(seed: int | Sequence[int] | None, batch: int) -> Streams:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ import numpy as np
 from qsched_runtime.errors import BundleError
 
 COLUMNS = ("timesteps", "c_in", "a", "b", "c", "start_x0", "start_noise")
+MOST_MU = 100.0
 
 
 @dataclass(frozen=True)
@@ -38,12 +40,41 @@ class Coefficients:
 
 
 @dataclass(frozen=True)
+class ShiftLine:
+    """mu = slope n + intercept for up to `latents` latents n = height x width."""
+
+    latents: int
+    slope: float
+    intercept: float
+
+
+@dataclass(frozen=True)
+class Shift:
+    """How the sigmas of a flow move with the size of the picture: exp(mu) multiplies sigma / (1 - sigma).
+
+    `mu` is the one that the table's columns hold; `lines` give it for any size: the first whose `latents` suffice,
+    else the last.
+    """
+
+    mu: float
+    lines: tuple[ShiftLine, ...]
+
+    def at(self, latents: int) -> float:
+        """mu of pictures of so many latents; BundleError where the lines end in numbers that no flow has."""
+        line = next((line for line in self.lines if latents <= line.latents), self.lines[-1])
+        mu = line.slope * latents + line.intercept
+        if not abs(mu) <= MOST_MU:
+            raise BundleError(f"{latents} latents shift the schedule by {mu:g}: the bundle is not made for such a size")
+        return mu
+
+
+@dataclass(frozen=True)
 class ScheduleTable:
     """One row per step i: the network sees `c_in x` at `timestep`; then x' = a c_x x + b c_eps e + c z.
 
     All columns are float64 [steps]; `init_noise_sigma` scales the initial noise. z is drawn only where c is
     not zero. A picture's latents enter at step i as start_x0 x0 + start_noise z. Probed from the stock diffusers
-    scheduler, hence free of any scheduler class.
+    scheduler, hence free of any scheduler class. A table with a `shift` is one size's, `at` gives others.
     """
 
     timesteps: np.ndarray
@@ -54,15 +85,32 @@ class ScheduleTable:
     start_x0: np.ndarray
     start_noise: np.ndarray
     init_noise_sigma: float
+    shift: Shift | None = None
 
     def __post_init__(self) -> None:
         for name in COLUMNS:
             object.__setattr__(self, name, finite(name, getattr(self, name), (1,)))
         if len({len(getattr(self, name)) for name in COLUMNS}) != 1:
             raise BundleError("the columns of the schedule differ in length: make the bundle again")
+        if self.shift and not ((self.start_noise > 0) & (self.start_noise <= 1)).all():
+            raise BundleError("a schedule that shifts must have start_noise in 0..1: make the bundle again")
 
     def __len__(self) -> int:
         return len(self.timesteps)
+
+    def at(self, latents: int) -> ScheduleTable:
+        """The table for pictures of so many latents, height x width; without a shift, and at the size that the table
+        was made for, the table itself."""
+        moved_by = self.shift.at(latents) - self.shift.mu if self.shift else 0.0
+        if not moved_by:
+            return self
+        ratio = math.exp(moved_by)
+        sigmas = np.append(self.start_noise, self.start_noise[-1] + self.b[-1])
+        moved = ratio * sigmas / (1 + (ratio - 1) * sigmas)
+        timesteps = self.timesteps * moved[:-1] / self.start_noise
+        return replace(
+            self, timesteps=timesteps, b=np.diff(moved), start_x0=1 - moved[:-1], start_noise=moved[:-1], shift=None
+        )
 
     def folded(self, coefficients: Coefficients) -> FoldedSchedule:
         """Multiply the coefficients in; with all ones the table stays as it is, to the bit."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,6 +10,7 @@ import numpy as np
 
 from qsched_runtime.errors import BundleError
 from qsched_runtime.manifest import LatentSpec
+from qsched_runtime.tokenize import Tokenizer
 
 MOVING = ("latents", "timestep", "timesteps")  # what changes from step to step
 
@@ -22,7 +23,7 @@ class Known:
     guidance_scale: float
     size: tuple[int, ...]
     latents: LatentSpec
-    tokenizers: Mapping[str, Callable[[str], list[int]]]
+    tokenizers: Mapping[str, Tokenizer]
     outputs: dict[str, np.ndarray] = field(default_factory=dict)
 
     def value(self, source: Any) -> np.ndarray:
@@ -31,6 +32,9 @@ class Known:
         match source:
             case {"tokenizer": name}:
                 return np.array([self.tokenizers[name](text) for text in self.texts], np.int64)
+            case {"attention_mask": name}:
+                read = [(self.tokenizers[name].count(text), len(self.tokenizers[name](text))) for text in self.texts]
+                return np.stack([np.arange(length) < count for count, length in read]).astype(np.int64)
             case {"outputs": names}:
                 return np.concatenate([self.outputs[name] for name in names], axis=-1)
             case {"guidance_embedding": width}:

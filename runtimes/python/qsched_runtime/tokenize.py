@@ -6,38 +6,37 @@ import re
 import unicodedata
 from collections.abc import Callable, Iterator
 from functools import lru_cache
-from itertools import chain, count, groupby, pairwise, takewhile
+from itertools import chain, count, groupby, takewhile
 from pathlib import Path
 from typing import Any, Protocol
 
+from qsched_runtime.bpe import (
+    ALPHABET,
+    WHITE_SPACE,
+    Pairs,
+    bpe_from_json,
+    letter_or_number,
+    merged,
+    pairs_and_vocabulary,
+)
 from qsched_runtime.errors import BundleError
 from qsched_runtime.files import read_checked, read_limited
 from qsched_runtime.manifest import Manifest, TokenizerSpec
 from qsched_runtime.packed import Packed
 from qsched_runtime.strict import TOKENIZER, parse_json
-from qsched_runtime.unigram import added_tokens, pattern_of, unigram_from_json, valid_id
+from qsched_runtime.unigram import added_tokens, pattern_of, unigram_from_json
 
-# Unicode White_Space: str.isspace() counts the separators U+001C..U+001F as well, a regex's \s does not.
-WHITE_SPACE = {*"\t\n\v\f\r \x85\xa0\u1680\u2028\u2029\u202f\u205f\u3000", *map(chr, range(0x2000, 0x200B))}
 WORD = re.compile(r"L+|N|\.+")  # over the characters' kinds
 CONTRACTIONS = ("'s", "'t", "'re", "'ve", "'m", "'ll", "'d")
 
 
-def byte_alphabet() -> dict[int, str]:
-    """GPT-2's map of the 256 bytes to printable characters."""
-    printable = [*range(ord("!"), ord("~") + 1), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
-    others = [b for b in range(256) if b not in printable]
-    return {b: chr(b) for b in printable} | {b: chr(256 + i) for i, b in enumerate(others)}
-
-
-ALPHABET = byte_alphabet()
-Pairs = list[tuple[str, str]]
-
-
 class Tokenizer(Protocol):
-    """`tokenizer(prompt)` gives ids of a fixed length; `left_out(prompt)` says how many ids did not fit."""
+    """`tokenizer(prompt)` gives ids of a fixed length, of which the first `count(prompt)` are no padding;
+    `left_out(prompt)` says how many ids did not fit."""
 
     def __call__(self, prompt: str) -> list[int]: ...
+
+    def count(self, prompt: str) -> int: ...
 
     def left_out(self, prompt: str) -> int: ...
 
@@ -59,11 +58,15 @@ class ClipTokenizer:
         self.normal = {normalise(t["content"]): t["id"] for t in added if t["normalized"]}
         self.split_written, self.split_normal = pattern_of(self.written).split, pattern_of(self.normal).split
         self.several = several_tokens(self.written | {t["content"]: t["id"] for t in added if t["normalized"]})
-        self._bpe = lru_cache(maxsize=65536)(self._merge)
+        self._bpe = lru_cache(maxsize=65536)(self._word_ids)
 
     def __call__(self, prompt: str) -> list[int]:
         ids = [self.spec.bos_id, *self._all_ids(prompt)[: self.spec.length - 2], self.spec.eos_id]
         return ids + [self.spec.pad_id] * (self.spec.length - len(ids))
+
+    def count(self, prompt: str) -> int:
+        """How many ids are no padding."""
+        return min(len(self._all_ids(prompt)) + 2, self.spec.length)
 
     def left_out(self, prompt: str) -> int:
         """How many of the prompt's ids are beyond `length`."""
@@ -87,22 +90,10 @@ class ClipTokenizer:
             ids += [self.normal[text]] if text in self.normal else chain(*map(self._bpe, split_words(text)))
         return ids
 
-    def _merge(self, word: str) -> list[int]:
-        """Merge the best-ranked neighbouring pair until none is left."""
+    def _word_ids(self, word: str) -> list[int]:
         parts = [ALPHABET[b] for b in word.encode()]
         parts[-1] += "</w>"
-        while len(parts) > 1:
-            pairs = list(pairwise(parts))
-            best = min(pairs, key=lambda pair: self.ranks.get(pair, len(self.ranks)))
-            if best not in self.ranks:
-                break
-            merged, i = [], 0
-            while i < len(parts):
-                joined = i + 1 < len(parts) and (parts[i], parts[i + 1]) == best
-                merged.append(parts[i] + parts[i + 1] if joined else parts[i])
-                i += 2 if joined else 1
-            parts = merged
-        return [self.vocabulary.get(part, self.spec.eos_id) for part in parts]
+        return [self.vocabulary.get(part, self.spec.eos_id) for part in merged(parts, self.ranks)]
 
 
 def several_tokens(added: dict[str, int]) -> dict[str, tuple[int, str]]:
@@ -123,8 +114,7 @@ def normalise(text: str) -> str:
 
 def kind_of(character: str) -> str:
     """One of " " (white space), "L" (letter), "N" (number), "." (anything else)."""
-    category = unicodedata.category(character)[0]
-    return " " if character in WHITE_SPACE else category if category in "LN" else "."
+    return " " if character in WHITE_SPACE else letter_or_number(character)
 
 
 def split_words(text: str) -> Iterator[str]:
@@ -141,15 +131,12 @@ def split_words(text: str) -> Iterator[str]:
 
 def clip_from_json(data: dict[str, Any], spec: TokenizerSpec) -> ClipTokenizer:
     """Raises KeyError, TypeError or ValueError for what is no CLIP tokenizer.json."""
-    pairs = (m.split(" ") if isinstance(m, str) else m for m in data["model"]["merges"])
-    merges = [(left, right) for left, right in pairs]
-    if not all(isinstance(part, str) for pair in merges for part in pair):
-        raise ValueError("a merge is no pair of texts")
-    vocabulary = {piece: valid_id(i) for piece, i in data["model"]["vocab"].items()}
+    merges, vocabulary = pairs_and_vocabulary(data["model"])
     return ClipTokenizer(vocabulary, merges, added_tokens(data), spec)
 
 
 KINDS: dict[str, Callable[[dict[str, Any], TokenizerSpec], Tokenizer]] = {
+    "bpe": bpe_from_json,
     "clip": clip_from_json,
     "unigram": lambda data, s: unigram_from_json(data, s.length, s.eos_id, s.pad_id),
 }

@@ -39,6 +39,10 @@ class UnigramTokenizer:
         ids = self._all_ids(prompt)[: self.length - 1]
         return [*ids, self.eos_id] + [self.pad_id] * (self.length - 1 - len(ids))
 
+    def count(self, prompt: str) -> int:
+        """How many ids are no padding."""
+        return min(len(self._all_ids(prompt)) + 1, self.length)
+
     def left_out(self, prompt: str) -> int:
         """How many of the prompt's ids are beyond `length`."""
         return max(0, len(self._all_ids(prompt)) - (self.length - 1))

@@ -1,20 +1,10 @@
 /** CLIP's byte-level BPE tokenizer. */
 
-import { addedTokens, partPattern, validId } from "./unigram.js";
+import { bytesOf, letterOrNumber, mergesAndVocabulary, Merger } from "./bpe.js";
+import { addedTokens, partPattern } from "./unigram.js";
 
 const WORD = /L+|N|\.+/y; // over the characters' kinds
 const CONTRACTIONS = ["'s", "'t", "'re", "'ve", "'m", "'ll", "'d"];
-const MOST_CACHED = 65_536;
-const UTF8 = new TextEncoder();
-const ALPHABET = byteAlphabet();
-
-/** GPT-2's map of the 256 bytes to printable characters. */
-function byteAlphabet() {
-  const printable = (b) => (b >= 0x21 && b <= 0x7e) || (b >= 0xa1 && b <= 0xac) || b >= 0xae;
-  let others = 0;
-  return Array.from({ length: 256 }, (_, b) => String.fromCharCode(printable(b) ? b : 256 + others++));
-}
-
 /** `[BOS] + ids[: length - 2] + [EOS]`, padded to `length`, as transformers' CLIPTokenizer gives them. */
 export class ClipTokenizer {
   /** `vocabulary`: Map of token -> id; `merges`: pairs in the order they are applied; `added` tokens stand for
@@ -23,20 +13,24 @@ export class ClipTokenizer {
   constructor(vocabulary, merges, added, spec) {
     this.vocabulary = vocabulary;
     this.spec = spec;
-    this.ranks = new Map(merges.map(([left, right], rank) => [pairKey(left, right), rank]));
+    this.merger = new Merger(merges, (word) => this.wordParts(word), (part) => this.vocabulary.get(part) ?? spec.eos_id);
     this.written = new Map(added.filter((t) => !t.normalized).map((t) => [t.content, t.id]));
     this.normal = new Map(added.filter((t) => t.normalized).map((t) => [normalise(t.content), t.id]));
     this.writtenPattern = partPattern(this.written.keys());
     this.normalPattern = partPattern(this.normal.keys());
     const inOrder = [...added].sort((a, b) => Number(a.normalized) - Number(b.normalized));
     this.several = severalTokens(new Map(inOrder.map((t) => [t.content, t.id])));
-    this.cache = new Map();
   }
 
   ids(prompt) {
     const { bos_id, eos_id, pad_id, length } = this.spec;
     const ids = [bos_id, ...this.allIds(prompt).slice(0, length - 2), eos_id];
     return [...ids, ...Array(length - ids.length).fill(pad_id)];
+  }
+
+  /** How many ids are no padding. */
+  count(prompt) {
+    return Math.min(this.allIds(prompt).length + 2, this.spec.length);
   }
 
   /** How many of the prompt's ids are beyond `length`. */
@@ -59,35 +53,14 @@ export class ClipTokenizer {
     if (this.written.has(part)) return [this.written.get(part)];
     const texts = normalise(part).split(this.normalPattern);
     return texts.flatMap((text) =>
-      this.normal.has(text) ? [this.normal.get(text)] : splitWords(text).flatMap((word) => this.wordIds(word)),
+      this.normal.has(text) ? [this.normal.get(text)] : splitWords(text).flatMap((word) => this.merger.ids(word)),
     );
   }
 
-  wordIds(word) {
-    const cached = this.cache.get(word);
-    if (cached) return cached;
-    if (this.cache.size >= MOST_CACHED) this.cache.clear();
-    const ids = this.merged(word).map((part) => this.vocabulary.get(part) ?? this.spec.eos_id);
-    this.cache.set(word, ids);
-    return ids;
-  }
-
-  /** The word's parts, once the best-ranked neighbouring pair has been merged until none is left. */
-  merged(word) {
-    let parts = Array.from(UTF8.encode(word), (byte) => ALPHABET[byte]);
+  wordParts(word) {
+    const parts = bytesOf(word);
     parts[parts.length - 1] += "</w>";
-    let ranks = this.ranksOf(parts);
-    while (parts.length > 1) {
-      const best = ranks.reduce((least, rank) => Math.min(least, rank), Infinity);
-      if (best === Infinity) break;
-      parts = joined(parts, ranks, best);
-      ranks = this.ranksOf(parts);
-    }
     return parts;
-  }
-
-  ranksOf(parts) {
-    return parts.slice(1).map((right, i) => this.ranks.get(pairKey(parts[i], right)) ?? Infinity);
   }
 }
 
@@ -102,20 +75,6 @@ function severalTokens(added) {
   return found;
 }
 
-function joined(parts, ranks, best) {
-  const merged = [];
-  for (let i = 0; i < parts.length; i++) {
-    const joins = i + 1 < parts.length && ranks[i] === best;
-    merged.push(joins ? parts[i] + parts[i + 1] : parts[i]);
-    if (joins) i++;
-  }
-  return merged;
-}
-
-function pairKey(left, right) {
-  return `${left.length} ${left} ${right}`;
-}
-
 /** NFC, runs of white space to one space, lower case code point by code point (no final-sigma rule). */
 export function normalise(text) {
   const blank = text.normalize("NFC").replace(/\p{White_Space}+/gu, " ");
@@ -124,9 +83,7 @@ export function normalise(text) {
 
 /** One of " " (white space), "L" (letter), "N" (number), "." (anything else). */
 function kindOf(character) {
-  if (/\p{White_Space}/u.test(character)) return " ";
-  if (/\p{L}/u.test(character)) return "L";
-  return /\p{N}/u.test(character) ? "N" : ".";
+  return /\p{White_Space}/u.test(character) ? " " : letterOrNumber(character);
 }
 
 /** CLIP's pattern: contractions, runs of letters, single numbers, runs of anything else. */
@@ -147,12 +104,6 @@ function splitWords(text) {
 
 /** Throws for what is no CLIP tokenizer.json. */
 export function clipFromJson(data, spec) {
-  const merges = data.model.merges.map((merge) => (typeof merge === "string" ? merge.split(" ") : merge));
-  for (const pair of merges) {
-    if (pair.length !== 2 || pair.some((part) => typeof part !== "string")) {
-      throw new TypeError("a merge is no pair of texts");
-    }
-  }
-  const vocabulary = new Map(Object.entries(data.model.vocab).map(([token, id]) => [token, validId(id)]));
+  const { merges, vocabulary } = mergesAndVocabulary(data.model);
   return new ClipTokenizer(vocabulary, merges, addedTokens(data), spec);
 }

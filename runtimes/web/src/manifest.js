@@ -11,7 +11,7 @@ import { checkSchema } from "./schema.js";
 
 export const NAME = "qsched.json";
 const FORMAT = "qsched-bundle";
-const VERSIONS = [1, 2]; // 2: a schedule has a bias
+const VERSIONS = [1, 2, 3]; // 2: a schedule has a bias; 3: one shifts with the size, or a tokenizer is "bpe"
 const MOST_ZEROS = 2 ** 20; // values of an input that is always zero
 
 /** The manifest of qsched.json's bytes; BundleError with the reason if it is foreign or malformed.
@@ -82,8 +82,10 @@ function checkSources(manifest) {
 }
 
 function checkSource(source, manifest, outputs, where) {
-  if (source.tokenizer !== undefined && !Object.hasOwn(manifest.tokenizers, source.tokenizer)) {
-    throw new BundleError(`${where} reads the tokenizer ${shown(source.tokenizer)}, which is not there`);
+  for (const name of [source.tokenizer, source.attention_mask]) {
+    if (name !== undefined && !Object.hasOwn(manifest.tokenizers, name)) {
+      throw new BundleError(`${where} reads the tokenizer ${shown(name)}, which is not there`);
+    }
   }
   for (const name of source.outputs ?? []) {
     if (!outputs.has(name)) {

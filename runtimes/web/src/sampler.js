@@ -5,7 +5,7 @@ import { fromPictures, toPictures } from "./image.js";
 import { readsText } from "./manifest.js";
 import { TorchNoise } from "./noise.js";
 import { checkRoom, firstStep, integer, MOST_PICTURES, MOST_PIXELS, number, picturesOf, seedsOf, texts } from "./request.js";
-import { Schedule, scaled } from "./schedule.js";
+import { Schedule, scaled, shifted } from "./schedule.js";
 import { MOVING, valueOf } from "./sources.js";
 import { checkDims, checkFinite, count, patchify, stacked, unpatchify } from "./tensors.js";
 
@@ -38,13 +38,14 @@ export class Engine {
     const asked = askedFor(options);
     const each = integer("numImagesPerPrompt", asked.numImagesPerPrompt, 1, MOST_PICTURES);
     const prompts = texts("prompt", prompt).flatMap((text) => Array(each).fill(text));
-    const schedule = this.schedule(asked.numInferenceSteps, asked.coefficients);
     const seeds = seedsOf(asked.seed, prompts.length);
     const streams = seeds.map((seed) => new TorchNoise(seed));
     let { height, width } = asked;
     const pictures = asked.image === null ? null : picturesOf(asked.image, prompts.length, streams.length);
     if (pictures && (height || width)) throw new RequestError("height and width beside an image: leave them out");
     if (pictures) [height, width] = [pictures[0].height, pictures[0].width];
+    const sides = this.shape(prompts.length, height, width).slice(2);
+    const schedule = this.schedule(asked.numInferenceSteps, asked.coefficients, sides);
     const negatives = repeatedTexts(asked.negativePrompt, each);
     const conditioning = await this.condition(prompts, { ...asked, negativePrompt: negatives, height, width });
     const start = pictures && (await this.started(pictures, schedule, streams, conditioning, asked.strength));
@@ -94,17 +95,22 @@ export class Engine {
     return toPictures(decoded);
   }
 
-  /** The table for `steps` (default: the bundle's), with the bundle's coefficients or those given. */
-  schedule(steps, coefficients = null) {
+  /** The table for `steps` (default: the bundle's), with the bundle's coefficients or those given, for latents of the
+   * `sides` [h, w] (default: the bundle's). */
+  schedule(steps, coefficients = null, sides = [this.manifest.latents.height, this.manifest.latents.width]) {
     const asked = steps ?? this.manifest.default_steps;
-    const table = this.manifest.schedules[integer("numInferenceSteps", asked, 1, 10_000)];
-    if (!table) {
+    const stored = this.manifest.schedules[integer("numInferenceSteps", asked, 1, 10_000)];
+    if (!stored) {
       const known = Object.keys(this.manifest.schedules).join(", ");
       throw new RequestError(`no schedule for ${asked} steps: this bundle has ${known}`);
     }
-    if (coefficients === "identity") return new Schedule({ ...table, ...table.stock }, identity(asked));
+    const at = sides[0] * sides[1];
+    if (coefficients === "identity") {
+      const { stock } = stored;
+      return new Schedule(shifted(stock ? { ...stored, ...stock } : stored, at), identity(asked));
+    }
     if (coefficients !== null) throw new RequestError(`coefficients is ${shown(coefficients)}: give null or "identity"`);
-    return new Schedule(table);
+    return new Schedule(shifted(stored, at));
   }
 
   /** Latents [B, C, h, w] for pictures of `height` x `width` pixels; RequestError if the network cannot take it. */

@@ -6,6 +6,7 @@
 import { BundleError } from "./errors.js";
 
 const f32 = Math.fround;
+const MOST_MU = 100;
 const COLUMNS = ["timesteps", "c_in", "a", "b", "c", "start_x0", "start_noise"];
 
 /** BundleError unless the columns are `steps` long and values for each channel fit `channels`. */
@@ -14,6 +15,35 @@ export function checkSchedule(table, steps, channels) {
   if (wrong) throw new BundleError(`the schedule of ${steps} steps has ${table[wrong].length}: make the bundle again`);
   for (const name of ["c_x", "c_eps", "bias"]) checkColumn(name, table[name], steps, channels);
   if (table.stock) checkSchedule(table.stock, steps, channels);
+  if (table.shift && !table.start_noise.every((sigma) => sigma > 0 && sigma <= 1)) {
+    throw new BundleError("a schedule that shifts must have start_noise in 0..1: make the bundle again");
+  }
+}
+
+/** The table for pictures of so many latents, height x width: where the schedule shifts with the size, exp(mu)
+ * multiplies sigma / (1 - sigma). At the size that the table was made for it is the table itself. */
+export function shifted(table, latents) {
+  const movedBy = table.shift ? muAt(table.shift, latents) - table.shift.mu : 0;
+  if (movedBy === 0) return table;
+  const ratio = Math.exp(movedBy);
+  const last = table.start_noise.at(-1) + table.b.at(-1);
+  const moved = [...table.start_noise, last].map((sigma) => (ratio * sigma) / (1 + (ratio - 1) * sigma));
+  return {
+    ...table,
+    timesteps: table.timesteps.map((t, i) => (t * moved[i]) / table.start_noise[i]),
+    b: table.b.map((_, i) => moved[i + 1] - moved[i]),
+    start_x0: table.b.map((_, i) => 1 - moved[i]),
+    start_noise: moved.slice(0, -1),
+  };
+}
+
+function muAt({ lines }, latents) {
+  const line = lines.find((each) => latents <= each.latents) ?? lines.at(-1);
+  const mu = line.slope * latents + line.intercept;
+  if (Math.abs(mu) > MOST_MU) {
+    throw new BundleError(`${latents} latents shift the schedule by ${mu}: the bundle is not made for such a size`);
+  }
+  return mu;
 }
 
 function checkColumn(name, column, steps, channels) {

@@ -11,6 +11,7 @@ export const MOVING = ["latents", "timestep", "timesteps"]; // what changes from
 export function valueOf(source, known) {
   const batch = known.texts.length;
   if (source.tokenizer !== undefined) return tokenIds(known.tokenizers[source.tokenizer], known.texts);
+  if (source.attention_mask !== undefined) return attentionMask(known.tokenizers[source.attention_mask], known.texts);
   if (source.outputs !== undefined) return joined(source.outputs.map((name) => known.outputs.get(name)));
   if (source.guidance_embedding !== undefined) {
     const row = guidanceEmbedding(known.guidanceScale, source.guidance_embedding);
@@ -25,6 +26,13 @@ export function valueOf(source, known) {
 
 function tokenIds(tokenizer, texts) {
   return { data: texts.flatMap((text) => tokenizer.ids(text)), dims: [texts.length, tokenizer.spec.length] };
+}
+
+/** 1 for each id that is no padding. */
+function attentionMask(tokenizer, texts) {
+  const { length } = tokenizer.spec;
+  const counts = texts.map((text) => tokenizer.count(text));
+  return { data: counts.flatMap((read) => Array.from({ length }, (_, i) => Number(i < read))), dims: [texts.length, length] };
 }
 
 function repeated(row, batch) {

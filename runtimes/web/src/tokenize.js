@@ -1,11 +1,12 @@
 /** The choice between the tokenizers. */
 
+import { bpeFromJson } from "./bpe.js";
 import { clipFromJson } from "./clip.js";
 import { BundleError } from "./errors.js";
 import { parseJson, TOKENIZER_LIMITS } from "./json.js";
 import { unigramFromJson } from "./unigram.js";
 
-const KINDS = { clip: clipFromJson, unigram: unigramFromJson };
+const KINDS = { bpe: bpeFromJson, clip: clipFromJson, unigram: unigramFromJson };
 
 /** The tokenizer of a tokenizer.json's bytes; BundleError when it is not the kind that `spec` names. */
 export function readTokenizer(bytes, spec) {

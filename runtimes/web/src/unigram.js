@@ -34,6 +34,11 @@ export class UnigramTokenizer {
     return [...ids, ...Array(length - ids.length).fill(pad_id)];
   }
 
+  /** How many ids are no padding. */
+  count(prompt) {
+    return Math.min(this.allIds(prompt).length + 1, this.spec.length);
+  }
+
   /** How many of the prompt's ids are beyond `length`. */
   leftOut(prompt) {
     return Math.max(0, this.allIds(prompt).length - (this.spec.length - 1));

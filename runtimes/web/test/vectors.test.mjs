@@ -9,7 +9,7 @@ import { gunzipSync } from "node:zlib";
 import { guidanceEmbedding, readTokenizer, Schedule, TorchNoise } from "../src/core.js";
 import { SCHEMA } from "../src/data.js";
 import { KEYWORDS } from "../src/schema.js";
-import { scaled } from "../src/schedule.js";
+import { scaled, shifted } from "../src/schedule.js";
 
 const ROOT = new URL("../../../", import.meta.url);
 const read = (path) => readFileSync(new URL(path, ROOT));
@@ -52,6 +52,18 @@ test("steps in float32, in the order of docs/bundle.md", () => {
     assert.equal(sha256(next), expected.step);
     assert.equal(sha256(schedule.estimate(x, drawn, next, i, shape)), expected.estimate);
   });
+});
+
+test("a schedule that shifts with the size, within 1e-9", () => {
+  const { schedule: table, at } = vectors("shift.json");
+  for (const [latents, expected] of Object.entries(at)) {
+    const found = shifted(table, Number(latents));
+    for (const name of ["timesteps", "a", "b", "c", "start_x0", "start_noise"]) {
+      const error = Math.max(...expected[name].map((value, i) => Math.abs(value - found[name][i]) / (1 + Math.abs(value))));
+      assert.ok(error < 1e-9, `${name} at ${latents}: ${error}`);
+    }
+  }
+  assert.equal(shifted(table, 4096), table);
 });
 
 test("the guidance embedding, within 1e-3", () => {
