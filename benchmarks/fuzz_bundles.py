@@ -17,13 +17,14 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from qsched_runtime import BundleError, QSchedError, RequestError, Sampler
 from qsched_runtime import manifest as manifests
+from qsched_runtime.bpe import ALPHABET, PATTERN
 from qsched_runtime.inspection import inspect_graph
 from qsched_runtime.packed import Packed, with_weights_in
 from qsched_runtime.request import first_step, pictures, seeds_of, texts
@@ -151,13 +152,35 @@ def short(raw: dict[str, Any]) -> bytes:
 def tokenizer_targets(bundle: Path, manifest: manifests.Manifest) -> Iterator[Target]:
     (spec, *_) = manifest.tokenizers.values()
     clip = small(json.loads((bundle / spec.file).read_bytes()))
-    yield Target("BPE tokenizer", 0.05, from_json(clip), lambda d: tokenizer_of(d, spec, "x")("a red apple, caf\u00e9"))
+    yield Target("BPE tokenizer", 0.03, from_json(clip), lambda d: tokenizer_of(d, spec, "x")("a red apple, caf\u00e9"))
+    qwen = replace(spec, kind="bpe")
+    whole = byte_level()
+    yield Target(
+        "byte-level BPE tokenizer", 0.02, from_json(whole), lambda d: tokenizer_of(d, qwen, "x")("a red apple")
+    )
     (vector,) = (v for v in json.loads((ROOT / "tests/vectors/tokenizers.json").read_text()) if v["name"] == "t5")
     t5 = manifests.TokenizerSpec(**vector["spec"])
     unigram = json.loads(gzip.decompress((ROOT / vector["tokenizer"]).read_bytes()))
     unigram["model"]["vocab"] = unigram["model"]["vocab"][:200]
     data = json.dumps(unigram).encode()
     yield Target("unigram tokenizer", 0.004, from_json(data), lambda d: tried(tokenizer_of(d, t5, "x")))
+
+
+def byte_level() -> bytes:
+    """A tokenizer.json of Qwen's kind with one merge."""
+    split = {"type": "Split", "pattern": {"Regex": PATTERN}, "behavior": "Isolated", "invert": False}
+    level = {"type": "ByteLevel", "use_regex": False, "add_prefix_space": False}
+    document = {
+        "added_tokens": [{"id": 300, "content": "<|end|>"}],
+        "normalizer": {"type": "NFC"},
+        "pre_tokenizer": {"type": "Sequence", "pretokenizers": [split, level]},
+        "model": {
+            "type": "BPE",
+            "merges": [["a", "p"]],
+            "vocab": {p: i for i, p in enumerate([*ALPHABET.values(), "ap"])},
+        },
+    }
+    return json.dumps(document).encode()
 
 
 def small(document: Any) -> bytes:

@@ -172,7 +172,7 @@ def documents() -> Iterator[Case]:
     yield Case("JSON", "two documents", lambda f: prefixed(f, b"{}"))
     yield Case("JSON", "NUL bytes behind it", lambda f: append_to(f / "qsched.json", bytes(100)))
     yield Case("JSON", "deep extra", setting(deep(60), "extra"))
-    yield Case("JSON", "version 3", setting(3, "version"))
+    yield Case("JSON", "version 4", setting(4, "version"))
     yield Case("JSON", "version true", setting("1", "version"))
     yield Case("JSON", "other noise", setting({"algorithm": "philox"}, "noise"))
     yield Case("JSON", "long name", setting("x" * 100_000, "name"))
@@ -215,6 +215,8 @@ def schedules() -> Iterator[Case]:
         yield Case("schedules", f"default of {value!a}", setting(value, "default_steps"))
     for value in (1e30, "1", None, [1.0], -1e300, 0, -1.0):
         yield Case("schedules", f"init_noise_sigma {value!a}", setting(value, "schedules", "4", "init_noise_sigma"))
+    for value in ("x", [], {}, {"kind": "exponential"}, 1e300):
+        yield Case("schedules", f"shift {value!a}", setting(value, "schedules", "4", "shift"))
     for column in ("c_x", "c_eps", "bias"):
         for name, value in {
             "short": [1.0],

@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import onnx
-from hostile import GRAPHS, append, graph_of, put
+from hostile import GRAPHS, append, graph_of, put, read, write
 from hostile_case import DATA, GRAPH, TOKENIZER, Case, changed, relocated, setting, setting_of
 from onnx import TensorProto, helper
+from qsched_runtime.bpe import ALPHABET, PATTERN
 
 
 def document(change: Callable[[Any], object]) -> Callable[[Path], None]:
@@ -43,6 +44,56 @@ def unigram(**changes: Any) -> Callable[[Path], None]:
         setting("unigram", "tokenizers", "tokenizer", "kind")(folder)
 
     return mutate
+
+
+def qwen() -> dict[str, Any]:
+    """A byte-level tokenizer.json of one merge, as sound as can be."""
+    pieces = [*ALPHABET.values(), "ab"]
+    split = {"type": "Split", "pattern": {"Regex": PATTERN}, "behavior": "Isolated", "invert": False}
+    level = {"type": "ByteLevel", "use_regex": False, "add_prefix_space": False}
+    return {
+        "added_tokens": [{"id": 300, "content": "<|end|>"}],
+        "normalizer": {"type": "NFC"},
+        "pre_tokenizer": {"type": "Sequence", "pretokenizers": [split, level]},
+        "model": {"type": "BPE", "merges": [["a", "b"]], "vocab": {piece: i for i, piece in enumerate(pieces)}},
+    }
+
+
+def bpe(change: Callable[[Any], object], **spec: Any) -> Callable[[Path], None]:
+    """Qwen's kind of tokenizer in the place of CLIP's, with something wrong in it."""
+
+    def mutate(folder: Path) -> None:
+        found = qwen()
+        change(found)
+        put(folder, TOKENIZER, json.dumps(found).encode())
+        raw = read(folder)
+        raw["version"] = 3
+        raw["tokenizers"]["tokenizer"].update({"kind": "bpe", **spec})
+        write(folder, raw)
+
+    return mutate
+
+
+def byte_level() -> Iterator[Case]:
+    changes: dict[str, Callable[[Any], object]] = {
+        "another split": lambda d: d["pre_tokenizer"]["pretokenizers"][0].update(pattern={"Regex": "(x+)+$"}),
+        "one step": lambda d: d["pre_tokenizer"].update(pretokenizers=[]),
+        "no steps": lambda d: d.update(pre_tokenizer=None),
+        "no normalizer": lambda d: d.update(normalizer=None),
+        "another normalizer": lambda d: d.update(normalizer={"type": "Lowercase"}),
+        "a byte less": lambda d: d["model"]["vocab"].pop("a"),
+        "a merge of nothing": lambda d: d["model"].update(merges=[["a", "zz"]]),
+        "merges of numbers": lambda d: d["model"].update(merges=[[1, 2]]),
+        "text ids": lambda d: d["model"]["vocab"].update(a="1"),
+        "negative ids": lambda d: d["model"]["vocab"].update(a=-1),
+        "normalized words": lambda d: d["added_tokens"][0].update(normalized=True),
+        "empty words": lambda d: d["added_tokens"][0].update(content=""),
+        "no model": lambda d: d.pop("model"),
+    }
+    for name, change in changes.items():
+        yield Case("tokenizers", f"bpe {name}", bpe(change))
+    for key, value in {"prefix": "x" * 10**6, "suffix": 3, "template": "x", "length": 0}.items():
+        yield Case("tokenizers", f"bpe {key}", bpe(lambda d: None, **{key: value}))
 
 
 def charsmap(units: list[int], size: int | None = None, texts: bytes = b"") -> str:
@@ -124,6 +175,7 @@ def tokenizers() -> Iterator[Case]:
     }
     for name, changes in broken.items():
         yield Case("tokenizers", f"unigram {name}", unigram(**changes))
+    yield from byte_level()
 
 
 def weights() -> Iterator[Case]:

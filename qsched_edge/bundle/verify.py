@@ -13,6 +13,7 @@ from qsched_runtime.files import read_limited
 from qsched_runtime.manifest import NAME, LatentSpec, Manifest
 from qsched_runtime.noise import TorchNoise
 from qsched_runtime.packed import Packed
+from qsched_runtime.sessions import as_bundle_error
 from qsched_runtime.strict import MANIFEST, parse_json
 from qsched_runtime.tokenize import load_tokenizers
 
@@ -28,11 +29,13 @@ def golden(manifest: Manifest, place: Path | Packed, network: bool) -> dict[str,
     """Numbers any runtime must reproduce: the noise stream and token ids exactly and, with `network`, one step's
     network output within 1e-3."""
     tokenizers = load_tokenizers(place, manifest)
+    with as_bundle_error("the tokenizers cannot be run"):
+        ids = {name: tokenize(PROMPT) for name, tokenize in tokenizers.items()}
     numbers = {
         "prompt": PROMPT,
         "seed": SEED,
         "noise_sha256": hashlib.sha256(TorchNoise(SEED).randn((16384,)).astype("<f4").tobytes()).hexdigest(),
-        "token_ids": {name: tokenize(PROMPT) for name, tokenize in tokenizers.items()},
+        "token_ids": ids,
     }
     if not network:
         return numbers
