@@ -1,5 +1,5 @@
 # make demo: the whole path on the embedded model; make test: the tests; make check: lint, types and tests;
-# make test-web: the web runtime in Node against Python's, with what it needs installed;
+# make test-web: the web runtime in Node and Chromium against Python's, and the page, with what they need installed;
 # make evidence: what docs/evidence.md claims, measured anew; make slow: the tests that the default leaves out.
 PYTHON ?= python3
 VENV ?= .venv
@@ -31,7 +31,7 @@ slow: $(READY)
 
 WEB := runtimes/web
 test-web: $(READY) $(WEB)/node_modules/.ready
-	export PATH="$$PATH:$(abspath $(BIN))"; node --test $(WEB)/test/vectors.test.mjs
+	export PATH="$$PATH:$(abspath $(BIN))"; node --test $(WEB)/test/vectors.test.mjs $(WEB)/test/package.test.mjs
 	export PATH="$$PATH:$(abspath $(BIN))"; $(BIN)/python -m pytest -m web
 
 $(WEB)/node_modules/.ready: $(WEB)/package-lock.json $(WEB)/install.sh

@@ -92,8 +92,9 @@ def cases(folder: Path) -> list[Case]:
         shutil.rmtree(fresh, ignore_errors=True)
         shutil.copytree(bundle, fresh)
 
-    run("export", "--model", "emoji", "--bits", 32, "-o", whole, "--force")
-    run("export", "--model", "emoji", "--bits", 4, "-o", bundle, "--force")
+    for bits, path in ((32, whole), (4, bundle)):
+        if not path.exists():
+            run("export", "--model", "emoji", "--bits", bits, "-o", path)
     few = ("--count", 24, "--seeds", 1, "--reference", whole)
     asked = ("--search", "free", "--budget", "600", "--fit-prompts", 8, "--heldout-prompts", 8, "--reference", whole)
     return [

@@ -14,9 +14,9 @@ from qsched_runtime import Coefficients, ScheduleTable
 from qsched_edge.bundle.learned import LearnedSchedule, distance
 from qsched_edge.bundle.verify import verify
 from qsched_edge.calibrate.place import Place
+from qsched_edge.calibrate.results import Scored, joined
 from qsched_edge.calibrate.run import calibrate
 from qsched_edge.calibrate.settings import CalibrationSettings
-from qsched_edge.calibrate.stored import scores_json, scores_of
 from qsched_edge.checkpoint.recipes import Recipe
 from qsched_edge.errors import MetricError, RequestError
 from qsched_edge.jaq.distribution import SetLoss
@@ -93,8 +93,9 @@ def test_features_that_tell_nothing_apart_are_refused() -> None:
 
 def test_features_survive_the_journal_to_the_bit() -> None:
     values = Scores({"reference": np.array([0.1, 0.2])}, {"a": RNG.normal(size=(2, 5)).astype(np.float32)})
-    stored = [json.loads(json.dumps(scores_json(values))) for _ in range(2)]
-    back = scores_of(stored)
+    stored = [json.loads(json.dumps(Scored(values).json())) for _ in range(2)]
+    back = joined([Scored.of(part).scores for part in stored])
+    assert (back["reference"] == [0.1, 0.2, 0.1, 0.2]).all()
     assert (back.features["a"] == np.concatenate([values.features["a"]] * 2)).all()
     assert back.count == 4
 

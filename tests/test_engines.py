@@ -41,7 +41,7 @@ def jobs_of(setup: Setup) -> list[Job]:
 
 def terms_by(engine, jobs: list[Job]) -> list[list[float]]:  # type: ignore[no-untyped-def]
     try:
-        return [list(result["terms"].values()) for result in engine.run(jobs)]
+        return [[values.tolist() for values in done.result.scores.values.values()] for done in engine.run(jobs)]
     finally:
         engine.close()
 

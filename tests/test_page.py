@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 from qsched_runtime import Coefficients, Sampler
 from test_serve import Gate, running
-from test_web import WEB, node
+from test_web import WEB, listing, node
 
 from qsched_edge.bundle.learned import LearnedSchedule
 from qsched_edge.bundle.write import write_schedule
@@ -138,3 +138,39 @@ def test_a_site_is_told_apart_from_a_server(bundles: dict[int, Path], tmp_path: 
     assert config["browser"]["webgpu"]
     for name in ("ort.webgpu.min.mjs", "ort-wasm-simd-threaded.asyncify.wasm"):
         assert (tmp_path / "site/ort" / name).is_file()
+
+
+def altered(bundle: Path, folder: Path) -> Path:
+    """A copy whose self-test says that another picture was drawn where it was made."""
+    copy = Path(shutil.copytree(bundle, folder))
+    golden = json.loads((copy / "selftest/golden.json").read_text("utf-8"))
+    golden["network_output"] = [value + 0.01 for value in golden["network_output"]]
+    files = {"selftest/golden.json": json.dumps(golden).encode()}
+    (copy / "selftest/golden.json").write_bytes(files["selftest/golden.json"])
+    (copy / "qsched.json").write_bytes(listing(copy, files))
+    return copy
+
+
+def test_every_way_to_load_in_a_page(bundles: dict[int, Path], tmp_path: Path) -> None:
+    """URLs with Cache Storage, a chosen folder, a dropped folder; aborts, fallbacks and the self-test."""
+    other = altered(bundles[4], tmp_path / "altered")
+    sampler = Sampler.from_pretrained(bundles[4], threads=1)
+    files = {f"other/{path.relative_to(other).as_posix()}": path for path in other.rglob("*") if path.is_file()}
+    with running(bundles[4], sampler, ORT, more=files) as client:
+        job = {"chromium": shutil.which("chromium"), "url": str(client.base_url), "folder": str(bundles[4])}
+        found = node("page-ways.mjs", {**job, "altered": {"altered": f"{client.base_url}other/"}}, timeout=600)
+    data = len(list(bundles[4].rglob("model.onnx_data")))
+    digest = found["first"]["digest"]
+    assert len(digest) == 64, digest
+    same_picture = [found[way]["digest"] for way in ("again", "spoiled", "anew", "uncached")]
+    assert {*same_picture, found["chosen"], found["dropped"], found["altered, untested"]} == {digest}
+    fetched = {way: found[way]["fetched"] for way in ("first", "again", "spoiled", "anew", "uncached")}
+    assert fetched == {"first": data, "again": 0, "spoiled": data, "anew": data, "uncached": data}
+    assert found["kept"] > data
+    assert found["forgotten"]
+    assert found["altered"] == "BundleError"
+    assert found["told"]["stages"] == ["download", "load", "self-test", "ready"]
+    assert any("WebGPU" in notice and "wasm is used" in notice for notice in found["told"]["notices"])
+    aborts = ("aborted at download", "aborted at load", "aborted at self-test", "aborted while drawing")
+    assert {found[name] for name in aborts} == {"AbortError"}
+    assert (found["webgpu"], found["tpu"], found["nothing"]) == ("ProviderError", "ProviderError", "BundleError")

@@ -3,7 +3,6 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -15,11 +14,12 @@ from qsched_edge.calibrate.budget import Budget
 from qsched_edge.calibrate.jobs import Draws, Job
 from qsched_edge.calibrate.pairs import sums
 from qsched_edge.calibrate.pictures import Pictures
+from qsched_edge.calibrate.results import Done, Gradient, Scored
 from qsched_edge.calibrate.search import Problem, propose
 from qsched_edge.calibrate.searches.closed import Paired, Prediction, affine_channel, dns, landing, ptqd, q_drift
 from qsched_edge.calibrate.searches.space import HIGH, LOW
 from qsched_edge.calibrate.settings import Tuning
-from qsched_edge.jaq.loss import Loss
+from qsched_edge.jaq.loss import Loss, Scores
 from qsched_edge.work.journal import Journal
 
 STEPS, CHANNELS = 4, 2
@@ -49,10 +49,10 @@ class Bowl:
     def __init__(self) -> None:
         self.jobs = 0
 
-    def run(self, jobs: Sequence[Job]) -> Iterator[dict[str, Any]]:
+    def run(self, jobs: Sequence[Job]) -> Iterator[Done]:
         for job in jobs:
             self.jobs += 1
-            yield {**getattr(self, job.kind)(job), "seconds": 1.0}
+            yield Done(getattr(self, job.kind)(job), 1.0)
 
     def apart(self, job: Job) -> list[np.ndarray]:
         shift = 0.002 * np.sin(job.batch)
@@ -65,15 +65,15 @@ class Bowl:
             np.broadcast_to(np.asarray(c.bias).reshape(STEPS, -1), (STEPS, CHANNELS))
         ]
 
-    def scores(self, job: Job) -> dict[str, Any]:
+    def scores(self, job: Job) -> Scored:
         value = -sum(float((WEIGHTS[:, None] * r**2).mean(axis=1).sum()) for r in self.apart(job))
         count = job.draws.sizes[job.batch]
-        return {"terms": {"text_image": [value] * count, "quality": [0.0] * count}}
+        return Scored(Scores({"text_image": np.full(count, value), "quality": np.zeros(count)}))
 
-    def gradient(self, job: Job) -> dict[str, Any]:
+    def gradient(self, job: Job) -> Gradient:
         count = job.draws.sizes[job.batch]
         gradient = -2 * count * np.stack([WEIGHTS[:, None] * r / CHANNELS for r in self.apart(job)])
-        return {"total": count * self.scores(job)["terms"]["text_image"][0], "gradient": gradient.tolist()}
+        return Gradient(float(count * self.scores(job).scores["text_image"][0]), gradient)
 
     def close(self) -> None: ...
 
@@ -94,7 +94,7 @@ def retimed(timesteps: np.ndarray) -> ScheduleTable:
 def regret(coefficients: Coefficients) -> float:
     engine = Bowl()
     jobs = [Job("scores", Draws(("p",) * 20, 0), b, LearnedSchedule(TABLE, coefficients)) for b in range(3)]
-    return -float(np.mean([r["terms"]["text_image"][0] for r in engine.run(jobs)]))
+    return -float(np.mean([done.result.scores["text_image"][0] for done in engine.run(jobs)]))
 
 
 @pytest.mark.parametrize("name", ["free", "gradient", "blackbox", "channel"])
@@ -128,7 +128,7 @@ def test_a_resumed_search_asks_and_spends_the_same(name: str, tmp_path: Path) ->
     first = problem_in(tmp_path / "part")
     run, answers = first.pictures.engine.run, iter(range(17))
 
-    def dying(jobs: Sequence[Job]) -> Iterator[dict[str, Any]]:
+    def dying(jobs: Sequence[Job]) -> Iterator[Done]:
         for result in run(jobs):
             if next(answers, None) is None:
                 raise KeyboardInterrupt
@@ -252,11 +252,11 @@ GOAL = np.array([900.0, 780.0, 520.0, 330.0])
 class Well(Bowl):
     """An engine whose pictures are best at GOAL's timesteps, with 0.9 of the fresh noise at every step."""
 
-    def scores(self, job: Job) -> dict[str, Any]:
+    def scores(self, job: Job) -> Scored:
         table, count = job.schedule.table, job.draws.sizes[job.batch]
         drawn = table.c[:3] / NOISY.c[:3]
         value = -float((((table.timesteps - GOAL) / 900) ** 2).sum() + ((drawn - 0.9) ** 2).sum())
-        return {"terms": {"text_image": [value] * count, "quality": [0.0] * count}}
+        return Scored(Scores({"text_image": np.full(count, value), "quality": np.zeros(count)}))
 
 
 NOISY = replace(TABLE, c=np.array([0.9, 0.7, 0.4, 0.0]))
@@ -297,5 +297,5 @@ def test_one_step_and_steps_without_noise_have_nothing_to_move(tmp_path: Path) -
     assert propose("noise", problem_in(tmp_path / "quiet")).schedule == STOCK
     one = ScheduleTable(*[np.array([9.0])] * 7, 1.0)  # type: ignore[arg-type]
     single = replace(problem_in(tmp_path / "one"), stock=LearnedSchedule.stock(one), start=LearnedSchedule.stock(one))
-    single.pictures.engine.scores = lambda job: {"terms": {"text_image": [0.0] * job.draws.sizes[job.batch]}}  # type: ignore
+    single.pictures.engine.scores = lambda job: Scored(Scores({"text_image": np.zeros(job.draws.sizes[job.batch])}))  # type: ignore
     assert propose("timesteps", single).pictures == 20

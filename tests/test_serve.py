@@ -41,11 +41,14 @@ PROMPT = "a red apple 🍎"
 
 
 @contextmanager
-def running(folder: Path, sampler: Sampler, ort: Path | None = None, **settings: Any) -> Iterator[httpx.Client]:
-    """A client of a server in a thread of this process."""
+def running(
+    folder: Path, sampler: Sampler, ort: Path | None = None, more: dict[str, Path] | None = None, **settings: Any
+) -> Iterator[httpx.Client]:
+    """A client of a server in a thread of this process; `more` files are published as well."""
     asked = ServeSettings(port=0, **settings)
     sock = listening(asked)
-    server = server_of(site_of(folder, sampler, asked, find_onnxruntime_web(ort) if ort else None))
+    site = site_of(folder, sampler, asked, find_onnxruntime_web(ort) if ort else None)
+    server = server_of(replace(site, files={**site.files, **(more or {})}))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [sock]}, daemon=True)
     thread.start()
     try:

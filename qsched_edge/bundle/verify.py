@@ -13,6 +13,7 @@ from qsched_runtime.files import read_limited
 from qsched_runtime.manifest import NAME, LatentSpec, Manifest
 from qsched_runtime.noise import TorchNoise
 from qsched_runtime.packed import Packed
+from qsched_runtime.sessions import as_bundle_error
 from qsched_runtime.strict import MANIFEST, parse_json
 from qsched_runtime.tokenize import load_tokenizers
 
@@ -28,11 +29,13 @@ def golden(manifest: Manifest, place: Path | Packed, network: bool) -> dict[str,
     """Numbers any runtime must reproduce: the noise stream and token ids exactly and, with `network`, one step's
     network output within 1e-3."""
     tokenizers = load_tokenizers(place, manifest)
+    with as_bundle_error("the tokenizers cannot be run"):
+        ids = {name: tokenize(PROMPT) for name, tokenize in tokenizers.items()}
     numbers = {
         "prompt": PROMPT,
         "seed": SEED,
         "noise_sha256": hashlib.sha256(TorchNoise(SEED).randn((16384,)).astype("<f4").tobytes()).hexdigest(),
-        "token_ids": {name: tokenize(PROMPT) for name, tokenize in tokenizers.items()},
+        "token_ids": ids,
     }
     if not network:
         return numbers
@@ -86,11 +89,18 @@ def check_strays(folder: Path, manifest: Manifest) -> None:
         raise BundleError(f"{strays[0]!r} is in {folder} but not in {NAME}: remove it or make the bundle again")
 
 
-def check_golden(manifest: Manifest, place: Path | Packed) -> None:
-    expected = parse_json(read_limited(place, GOLDEN, MANIFEST.bytes), MANIFEST, GOLDEN)
-    numbers = expected.get("network_output", []) if isinstance(expected, dict) else None
+def golden_of(data: bytes) -> dict[str, Any]:
+    """What a self-test's bytes say; BundleError for what is none."""
+    found = parse_json(data, MANIFEST, GOLDEN)
+    numbers = found.get("network_output", []) if isinstance(found, dict) else None
     if not isinstance(numbers, list) or not all(type(v) in (int, float) for v in numbers):
         raise BundleError(f"{GOLDEN} is malformed: make the bundle again")
+    return dict(found)
+
+
+def check_golden(manifest: Manifest, place: Path | Packed) -> None:
+    expected = golden_of(read_limited(place, GOLDEN, MANIFEST.bytes))
+    numbers = expected.get("network_output", [])
     found = golden(manifest, place, "network_output" in expected)
     for key in ("noise_sha256", "token_ids"):
         if found[key] != expected.get(key):

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from qsched_runtime import Sampler
@@ -16,11 +15,11 @@ from qsched_edge.bundle.learned import LearnedSchedule
 from qsched_edge.calibrate.adjoint import batch_gradient
 from qsched_edge.calibrate.decoder import Decoder
 from qsched_edge.calibrate.device import open_sampler
-from qsched_edge.calibrate.looks import GateJudges, looks_json
+from qsched_edge.calibrate.looks import GateJudges
 from qsched_edge.calibrate.objective import BATCH, Objective
 from qsched_edge.calibrate.pairs import batch_statistics
 from qsched_edge.calibrate.place import Place
-from qsched_edge.calibrate.stored import scores_json
+from qsched_edge.calibrate.results import Done, Gradient, Looked, Moments, Result, Scored
 from qsched_edge.jaq.encoders import Encoder, FitEncoders
 from qsched_edge.jaq.judge import Judge
 from qsched_edge.jaq.loss import Loss
@@ -121,35 +120,30 @@ class Worker:
             )  # fmt: skip
         return self.objectives[draws]
 
-    def do(self, job: Job) -> dict[str, Any]:
-        """The job's result as JSON values, with the seconds it took."""
+    def do(self, job: Job) -> Done[Result]:
         start = time.perf_counter()
         found = getattr(self, job.kind)(self.objective(job.draws), job)
-        return {**found, "seconds": time.perf_counter() - start}
+        return Done(found, time.perf_counter() - start)
 
-    def scores(self, objective: Objective, job: Job) -> dict[str, Any]:
-        return scores_json(objective.scores(objective.batches[job.batch], job.schedule))
+    def scores(self, objective: Objective, job: Job) -> Scored:
+        return Scored(objective.scores(objective.batches[job.batch], job.schedule))
 
-    def looks(self, objective: Objective, job: Job) -> dict[str, Any]:
+    def looks(self, objective: Objective, job: Job) -> Looked:
         """The scores, and what the gate's judges say of the same pictures and, where there are any, of full
         precision's."""
         batch = objective.batches[job.batch]
         beside = objective.drawn_in_full(batch) if self.full else None
         drawn = replace(objective.drawn(batch, job.schedule), beside=beside)
-        return {
-            **scores_json(objective.scores_of(batch, drawn)),
-            "looks": looks_json(self.panel.look(drawn)),
-            "beside": looks_json(self.panel.look(replace(beside, beside=beside))) if beside else None,
-        }
+        full = self.panel.look(replace(beside, beside=beside)) if beside else None
+        return Looked(objective.scores_of(batch, drawn), self.panel.look(drawn), full)
 
-    def gradient(self, objective: Objective, job: Job) -> dict[str, Any]:
+    def gradient(self, objective: Objective, job: Job) -> Gradient:
         assert job.loss is not None
         batch = objective.batches[job.batch]
-        total, gradient = batch_gradient(objective, self.decoder, batch, job.schedule, job.loss, job.jacobian)
-        return {"total": total, "gradient": gradient.tolist()}
+        return Gradient(*batch_gradient(objective, self.decoder, batch, job.schedule, job.loss, job.jacobian))
 
-    def pairs(self, objective: Objective, job: Job) -> dict[str, Any]:
-        return {"moments": batch_statistics(objective, objective.batches[job.batch]).tolist()}
+    def pairs(self, objective: Objective, job: Job) -> Moments:
+        return Moments(batch_statistics(objective, objective.batches[job.batch]))
 
     @property
     def passes(self) -> int:

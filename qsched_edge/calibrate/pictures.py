@@ -4,30 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
 from qsched_edge.bundle.learned import LearnedSchedule
 from qsched_edge.calibrate.engines import Engine
 from qsched_edge.calibrate.jobs import Draws, Job
-from qsched_edge.calibrate.looks import looks_of
-from qsched_edge.calibrate.stored import scores_of
-from qsched_edge.jaq.judges import Look
+from qsched_edge.calibrate.results import Done, Gradient, Looked, Moments, R, Scored, joined
 from qsched_edge.jaq.loss import Loss, Scores
-from qsched_edge.jaq.panel import together
 from qsched_edge.work.journal import Journal
 from qsched_edge.work.staging import digest
 
 
-@dataclass(frozen=True)
-class Looked:
-    """Of one candidate's pictures: the loss's raw terms, what the gate's judges say, and what they say of full
-    precision's."""
+class Readable(Protocol[R]):
+    """A class of results."""
 
-    scores: Scores
-    looks: Mapping[str, Look]
-    beside: Mapping[str, Look] | None
+    def of(self, stored: Mapping[str, Any]) -> R: ...
 
 
 @dataclass(frozen=True)
@@ -41,10 +34,10 @@ class Pictures:
     def scores(self, candidates: Sequence[LearnedSchedule]) -> Iterator[tuple[Scores, float]]:
         """Raw terms of all pictures of each candidate, in order, with the seconds they took when computed."""
         batches = range(len(self.draws.sizes))
-        results = self.results([Job("scores", self.draws, b, c) for c in candidates for b in batches])
+        results = self.results([Job("scores", self.draws, b, c) for c in candidates for b in batches], Scored)
         for _ in candidates:
             parts = [next(results) for _ in batches]
-            yield scores_of(parts), sum(p["seconds"] for p in parts)
+            yield joined([p.result.scores for p in parts]), sum(p.seconds for p in parts)
 
     def gradient(
         self, candidate: LearnedSchedule, batches: Sequence[int], loss: Loss, jacobian: str
@@ -52,34 +45,32 @@ class Pictures:
         """(mean loss, its gradient float64 [3, steps, channels], seconds) over some batches."""
         jobs = [Job("gradient", self.draws, b, candidate, loss, jacobian) for b in batches]
         total, seconds, gradient = 0.0, 0.0, np.zeros(())
-        for result in self.results(jobs):
-            total, seconds = total + result["total"], seconds + result["seconds"]
-            gradient = gradient + np.array(result["gradient"])
+        for done in self.results(jobs, Gradient):
+            total, seconds = total + done.result.total, seconds + done.seconds
+            gradient = gradient + done.result.gradient
         count = sum(self.draws.sizes[b] for b in batches)
         return total / count, gradient / count, seconds
 
     def looks(self, candidate: LearnedSchedule) -> Looked:
         """The scores, and what the gate's judges say of the candidate's pictures, and of full precision's if they are
         drawn: all of the same pictures, drawn once."""
-        found = list(self.results([Job("looks", self.draws, b, candidate) for b in range(len(self.draws.sizes))]))
-        beside = [looks_of(r["beside"]) for r in found if r["beside"]]
-        return Looked(
-            scores_of(found), together([looks_of(r["looks"]) for r in found]), together(beside) if beside else None
-        )
+        jobs = [Job("looks", self.draws, b, candidate) for b in range(len(self.draws.sizes))]
+        return Looked.joined([done.result for done in self.results(jobs, Looked)])
 
     def moments(self, batch: int, stock: LearnedSchedule) -> tuple[np.ndarray, float]:
         """(paired moments float64 [MOMENTS, steps, channels], seconds) of one batch."""
-        (result,) = self.results([Job("pairs", self.draws, batch, stock)])
-        return np.array(result["moments"]), result["seconds"]
+        (done,) = self.results([Job("pairs", self.draws, batch, stock)], Moments)
+        return done.result.moments, done.seconds
 
-    def results(self, jobs: Sequence[Job]) -> Iterator[dict[str, Any]]:
+    def results(self, jobs: Sequence[Job], kind: Readable[R]) -> Iterator[Done[R]]:
         """In the order of the jobs, whoever computed them and when."""
         keys = [self.key_of(job) for job in jobs]
         # each once: the journal takes one answer for a key, and a second would go to the next key
         missing = {digest(k): j for j, k in zip(jobs, keys, strict=True) if k not in self.journal}
         computed = self.engine.run(list(missing.values()))
         for key in keys:
-            yield self.journal.recall(key, lambda: next(computed))
+            stored = self.journal.recall(key, lambda: next(computed).json())
+            yield Done(kind.of(stored), stored["seconds"])
 
     def key_of(self, job: Job) -> list[Any]:
         """What the result depends on: the batch's own prompts and noise, so that sets which overlap share it."""

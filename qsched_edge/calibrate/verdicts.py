@@ -10,7 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from qsched_edge.bundle.learned import LearnedSchedule
-from qsched_edge.calibrate.pictures import Looked, Pictures
+from qsched_edge.calibrate.pictures import Pictures
+from qsched_edge.calibrate.results import Looked
 from qsched_edge.calibrate.search import Proposal
 from qsched_edge.errors import MetricError
 from qsched_edge.intervals import Interval

@@ -27,7 +27,7 @@ app = typer.Typer(
 COMMANDS = (
     bundles.models, bundles.recipe, bundles.export, graphs.quantize, calibration.calibrate, reports.evaluate,
     reports.ablate, drawing.run, serving.serve, serving.site, speed.bench, drawing.verify, packing.pack, packing.unpack,
-    graphs.inspect,
+    packing.sign, graphs.inspect,
 )  # fmt: skip
 for command in COMMANDS:
     app.command(cls=Grouped)(one_by_one(command))

@@ -13,11 +13,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 from qsched_edge.cli.options import (
     OUTPUT,
     PICTURE,
+    WHAT,
     Bundle,
     Force,
     Json,
     Quiet,
     RuntimePlace,
+    needing,
     option,
     show,
 )
@@ -158,20 +160,49 @@ def with_progress(sampler: Sampler, given: RunOptions, start: np.ndarray | None)
         )  # fmt: skip
 
 
-def verify(bundle: Bundle, quiet: Quiet = False, as_json: Json = False) -> None:
-    """Check a bundle's hashes, schedules and self-test on this machine."""
+@dataclass(frozen=True, kw_only=True)
+class VerifyOptions:
+    """What `qsched-edge verify` is given."""
+
+    bundle: Bundle
+    identity: Annotated[
+        Path | None, option("Who must have signed it: a PEM file with a public key or trusted certificates.", WHAT)
+    ] = None
+    signature: Annotated[Path | None, option("Signature (default: the bundle's name, .sig).", WHAT)] = None
+    quiet: Quiet = False
+    as_json: Json = False
+
+
+def verify(given: VerifyOptions) -> None:
+    """Check a bundle's hashes, schedules and self-test on this machine, and who signed it."""
     from qsched_edge.bundle.verify import verify as check
     from qsched_edge.bundle.write import bundle_bytes
     from qsched_edge.work.progress import saying
 
-    with saying(f"checking {bundle}: hashes, schedules, self-test", quiet):
+    bundle = given.bundle
+    signed = check_signature(given)
+    with saying(f"checking {bundle}: hashes, schedules, self-test", given.quiet):
         manifest = check(bundle)
     record = {
         "bundle": str(bundle), "sound": True, "files": len(manifest.files), "bytes": bundle_bytes(manifest),
         "steps": sorted(manifest.schedules), "calibrated": sorted(map(int, manifest.raw["calibration"])),
+        "identity": str(given.identity) if given.identity else None,
     }  # fmt: skip
-    text = f"{bundle}: {len(manifest.files)} files, {record['bytes']:,} bytes, all as the manifest says"
-    show(record, as_json, text)
+    text = f"{bundle}: {len(manifest.files)} files, {record['bytes']:,} bytes, all as the manifest says{signed}"
+    show(record, given.as_json, text)
+
+
+def check_signature(given: VerifyOptions) -> str:
+    """What to say of it; an error unless the bundle is signed as it was asked for."""
+    if given.identity is None:
+        if given.signature is not None:
+            raise RequestError("--signature says nothing without --identity: name whom you trust")
+        return ""
+    from qsched_edge.bundle.signing import check_identity, signature_of
+
+    with needing("sign"):
+        check_identity(given.bundle, given.identity, given.signature or signature_of(given.bundle))
+    return f", signed by {given.identity}"
 
 
 def check_text(prompt: str) -> None:

@@ -122,6 +122,7 @@ class RuntimePlace:
 EXTRAS = {  # the smallest extra that a command needs; the others need none beside the command line's own
     "export": "export", "quantize": "quantize", "inspect": "quantize", "calibrate": "calibrate",
     "evaluate": "evaluate", "ablate": "evaluate", "serve": "serve",
+    "sign": "sign",
 }  # fmt: skip
 
 

@@ -1,14 +1,14 @@
-"""pack and unpack: a bundle as one file, and back."""
+"""pack, unpack and sign: a bundle as one file, and back; who made it."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from qsched_edge.cli.options import OUTPUT, Bundle, Force, Json, Quiet, option, show
+from qsched_edge.cli.options import OUTPUT, WHAT, Bundle, Force, Json, Quiet, option, show
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,3 +62,30 @@ def unpack(given: UnpackOptions) -> None:
     with bar("unpacking", None, "B", given.quiet) as advance:
         write(given.packed, target, given.force, advance)
     show({"bundle": str(target)}, given.as_json, str(target))
+
+
+@dataclass(frozen=True, kw_only=True)
+class SignOptions:
+    """What `qsched-edge sign` is given."""
+
+    bundle: Bundle
+    key: Annotated[Path, option("PEM file of an elliptic curve's private key.", WHAT, "--key")]
+    certificate: Annotated[Path | None, option("Its certificate, to be trusted by who issued it.", WHAT)] = None
+    chain: Annotated[list[Path], option("Certificates above it; repeat for several.", WHAT)] = field(
+        default_factory=list
+    )
+    output: Annotated[
+        Path | None, option("Signature to write (default: the bundle's name, .sig).", OUTPUT, "-o", "--output")
+    ] = None
+    force: Force = False
+    as_json: Json = False
+
+
+def sign(given: SignOptions) -> None:
+    """Sign a bundle's folder with a key, by OpenSSF's model-signing; nothing goes over a network."""
+    from qsched_edge.bundle.signing import Signer, signature_of
+    from qsched_edge.bundle.signing import sign as write
+
+    target = given.output or signature_of(given.bundle)
+    write(given.bundle, Signer(given.key, given.certificate, tuple(given.chain)), target, given.force)
+    show({"signature": str(target)}, given.as_json, str(target))

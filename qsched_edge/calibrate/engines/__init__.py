@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 from qsched_edge.calibrate.jobs import Job
+from qsched_edge.calibrate.results import Done, Result
 
 
 @dataclass(frozen=True)
@@ -22,7 +23,7 @@ class Engine(Protocol):
 
     workers: int
 
-    def run(self, jobs: Sequence[Job]) -> Iterator[dict[str, Any]]:
+    def run(self, jobs: Sequence[Job]) -> Iterator[Done[Result]]:
         """Each job's result, in the order of the jobs."""
         ...
 

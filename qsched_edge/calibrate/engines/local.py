@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 from qsched_edge.calibrate.engines import Cluster
 from qsched_edge.calibrate.jobs import Job, Setup, Worker
+from qsched_edge.calibrate.results import Done, Result
 
 
 class Local:
@@ -17,7 +17,7 @@ class Local:
     def __init__(self, setup: Setup, cluster: Cluster) -> None:
         self.worker = Worker(setup)
 
-    def run(self, jobs: Sequence[Job]) -> Iterator[dict[str, Any]]:
+    def run(self, jobs: Sequence[Job]) -> Iterator[Done[Result]]:
         return map(self.worker.do, jobs)
 
     def close(self) -> None:

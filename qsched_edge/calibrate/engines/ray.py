@@ -13,6 +13,7 @@ from typing import Any
 
 from qsched_edge.calibrate.engines import Cluster
 from qsched_edge.calibrate.jobs import Job, Setup, Worker
+from qsched_edge.calibrate.results import Done, Result
 from qsched_edge.errors import MissingExtraError, QSchedError
 from qsched_edge.installed import install_command
 
@@ -38,13 +39,13 @@ class Ray:
         actor: Any = ray.remote(num_cpus=1, max_restarts=RESTARTS, max_task_retries=RESTARTS)(Worker)
         self.actors: list[Any] = [actor.remote(setup) for _ in range(cluster.workers)]
 
-    def run(self, jobs: Sequence[Job]) -> Iterator[dict[str, Any]]:
+    def run(self, jobs: Sequence[Job]) -> Iterator[Done[Result]]:
         """All jobs are handed out at once, in turn; a job that raises raises here."""
         pending = [actor.do.remote(job) for job, actor in zip(jobs, cycle(self.actors), strict=False)]
         for reference in pending:
             yield self._result(reference)
 
-    def _result(self, reference: Any) -> dict[str, Any]:
+    def _result(self, reference: Any) -> Done[Result]:
         try:
             return self.ray.get(reference)
         except self.ray.exceptions.RayTaskError as error:

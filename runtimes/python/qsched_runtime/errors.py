@@ -1,6 +1,6 @@
 """The runtime's errors: the root of the project's tree and three of its branches."""
 
-LONGEST = 300  # characters of a message; what strangers write into a bundle must not fill a screen, or steer a terminal
+LONGEST = 299  # characters of a message; what strangers write into a bundle must not fill a screen, or steer a terminal
 
 
 def one_line(text: str, longest: int = LONGEST) -> str:

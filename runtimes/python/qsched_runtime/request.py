@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import secrets
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -46,7 +45,7 @@ def number(name: str, value: Any, low: float, high: float) -> float:
     """RequestError unless `value` is a finite number (no bool) of low..high."""
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, float, np.integer, np.floating)):
         raise RequestError(f"{name} is {shown(value)}: give a number")
-    if not (math.isfinite(value) and low <= value <= high):
+    if not low <= value <= high:  # NaN is neither
         raise RequestError(f"{name} {shown(value)} is out of range: use {low:g} to {high:g}")
     return float(value)
 
@@ -56,7 +55,7 @@ def seeds_of(seed: Any, batch: int) -> list[int]:
     if seed is None:
         return [secrets.randbits(32)]
     single = np.ndim(seed) == 0 if isinstance(seed, np.ndarray) else not isinstance(seed, Sequence)
-    found = [seed] if single or isinstance(seed, str) else list(seed)
+    found = [seed] if single or isinstance(seed, (str, bytes)) else list(seed)
     if len(found) not in (1, batch):
         raise RequestError(f"{len(found)} seeds for {batch} prompts: give one, or one for each")
     return [integer("seed", s, *SEEDS) for s in found]

@@ -14,6 +14,8 @@ export class Sampler {
   static async load(source, options = {}) {
     const asked = loadOptions(options, { cache: true, ort: null });
     const worker = new Caller(new Worker(new URL("./worker.js", import.meta.url), { type: "module" }));
+    const abort = () => worker.end(asked.signal.reason); // at once, whatever the worker is busy with
+    asked.signal?.addEventListener("abort", abort);
     try {
       const ort = asked.ort && new URL(asked.ort, location.href).href;
       const found = await worker.call("load", { source: sendable(source), options: { ...asked, ort } });
@@ -21,6 +23,8 @@ export class Sampler {
     } catch (error) {
       worker.end();
       throw error;
+    } finally {
+      asked.signal?.removeEventListener("abort", abort);
     }
   }
 
@@ -66,8 +70,10 @@ class Caller {
     for (const name of given) delete rest[name];
     return new Promise((resolve, reject) => {
       if (signal?.aborted) return reject(signal.reason);
-      this.calls.set(id, { resolve, reject, functions, signal });
-      signal?.addEventListener("abort", () => this.worker.postMessage({ id, call: "abort" }), { once: true });
+      const abort = () => this.worker.postMessage({ id, call: "abort" });
+      const settled = () => signal?.removeEventListener("abort", abort);
+      this.calls.set(id, { resolve, reject, functions, signal, settled });
+      signal?.addEventListener("abort", abort);
       this.worker.postMessage({ id, call, options: rest, hooks: given, ...more });
     });
   }
@@ -76,9 +82,10 @@ class Caller {
     const call = this.calls.get(id);
     if (!call) return;
     if (told) return this.tell(id, call, told);
-    this.calls.delete(id);
-    if (!error) call.resolve(result);
-    else call.reject(error.name === "AbortError" && call.signal?.aborted ? call.signal.reason : unpackedError(error));
+    this.forget(id, call);
+    if (call.signal?.aborted) call.reject(call.signal.reason); // it may have come when all was done already
+    else if (error) call.reject(unpackedError(error));
+    else call.resolve(result);
   }
 
   async tell(id, call, [name, value]) {
@@ -86,22 +93,29 @@ class Caller {
       const answer = await call.functions[name](value);
       if (name === "onStep") this.worker.postMessage({ id, call: "goOn", answer: answer === true });
     } catch (error) {
-      this.calls.delete(id);
+      this.forget(id, call);
       this.worker.postMessage({ id, call: "abort" });
       if (name === "onStep") this.worker.postMessage({ id, call: "goOn", answer: true });
       call.reject(error);
     }
   }
 
-  fail(error) {
-    for (const { reject } of this.calls.values()) reject(error);
-    this.calls.clear();
+  forget(id, call) {
+    this.calls.delete(id);
+    call.settled();
   }
 
-  end() {
+  fail(error) {
+    for (const [id, call] of this.calls) {
+      this.forget(id, call);
+      call.reject(error);
+    }
+  }
+
+  end(reason = new RequestError("this sampler is closed: load it again")) {
     this.ended = true;
     this.worker.terminate();
-    this.fail(new RequestError("this sampler is closed: load it again"));
+    this.fail(reason);
   }
 }
 

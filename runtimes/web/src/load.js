@@ -31,6 +31,7 @@ export async function loadEngine(bundle, backend, options) {
     }
     const engine = new Engine(bundle.manifest, graphs, bundle.tokenizers);
     await tested(bundle, engine, options);
+    signal?.throwIfAborted();
     onProgress?.({ stage: "ready", loaded: components.length, total: components.length });
     return engine;
   } catch (error) {

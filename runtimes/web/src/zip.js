@@ -23,6 +23,7 @@ export class ZipPlace {
     if (count > MOST_FILES || size > LARGEST_DIRECTORY) throw new BundleError("the packed bundle lists too many files");
     const entries = readDirectory(await exactly(source, start, start + size), count, source.size);
     checkDistinct(entries.keys());
+    checkApart(entries, start);
     return new ZipPlace(source, entries, remote);
   }
 
@@ -46,11 +47,25 @@ export class ZipPlace {
 
   /** Where an entry's bytes begin: behind its own header, whose padding aligns them. */
   async dataStart(entry, path) {
-    const view = viewOf(await exactly(this.source, entry.offset, entry.offset + LOCAL_SIZE));
-    if (view.getUint32(0, true) !== LOCAL || view.getUint16(8, true) !== 0) {
+    const name = new TextEncoder().encode(path);
+    const header = await exactly(this.source, entry.offset, entry.offset + LOCAL_SIZE + name.length);
+    const view = viewOf(header);
+    const stored = view.getUint32(0, true) === LOCAL && view.getUint16(8, true) === 0 && !(view.getUint16(6, true) & ENCRYPTED);
+    const same = view.getUint16(26, true) === name.length && name.every((byte, i) => byte === header[LOCAL_SIZE + i]);
+    if (!stored || !same) {
       throw new BundleError(`${path} is not stored as its packed bundle lists it: pack the bundle again`);
     }
     return entry.offset + LOCAL_SIZE + view.getUint16(26, true) + view.getUint16(28, true);
+  }
+}
+
+/** BundleError for files that share bytes with each other or with their list, which begins at `start`. */
+function checkApart(entries, start) {
+  let before = 0;
+  for (const [name, { offset, size }] of [...entries].sort(([, a], [, b]) => a.offset - b.offset)) {
+    const end = offset + LOCAL_SIZE + new TextEncoder().encode(name).length + size;
+    if (offset < before || end > start) throw damaged(`${shown(name)} shares bytes with another file`);
+    before = end;
   }
 }
 
