@@ -9,10 +9,10 @@ is not made again.
 from __future__ import annotations
 
 import json
+import resource
 import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -34,7 +34,7 @@ from qsched_edge.jaq.panel import Panel, Resampled, panel_of
 from qsched_edge.jaq.settings import JudgeSource
 from qsched_edge.pipelines import layout_of
 from qsched_edge.prompts import read_prompts
-from qsched_edge.work.staging import digest
+from qsched_edge.work.staging import digest, write_json
 
 PROMPTS, NOISES = 96, 1
 HELD = 160  # prompts that decide, from the other end of their file
@@ -89,18 +89,17 @@ class Bench:
         """Of a calibration on a copy of the bundle, whose gate is not asked: the judges here are."""
         path = self.folder / f"{fit.name}.json"
         if not path.exists():
-            copy, start = self.folder / f"copy-{fit.name}", time.process_time()
+            copy, start = self.folder / f"copy-{fit.name}", children_seconds()
             shutil.rmtree(copy, ignore_errors=True)
             shutil.copytree(self.bundle(fit.bundle), copy)
             columns = [word for name in fit.columns for word in ("--columns", name)]
             text = self.command(
-                "calibrate", copy, "--loss", fit.loss, "--combine", fit.combine, *columns, "--accept", "loss",
-                "--reference", self.bundle(FULL), "--heldout-prompts", 16, "--memory", "fast", "--json", "--quiet",
-                *self.threads,
+                "calibrate", copy, "--model", self.model, "--loss", fit.loss, "--combine", fit.combine, *columns,
+                "--accept", "loss", "--reference", self.bundle(FULL), "--heldout-prompts", 16, "--memory", "fast",
+                "--json", "--quiet", *self.threads,
             )  # fmt: skip
-            path.write_text(text)
+            write_json(path, {**json.loads(text), "cpu_seconds": children_seconds() - start})
             shutil.rmtree(copy)
-            print(f"{fit.name}: {time.process_time() - start:.0f} s", file=sys.stderr)
         return json.loads(path.read_text())
 
     def found(self, fit: Fit, column: int = -1) -> LearnedSchedule:
@@ -143,6 +142,12 @@ class Bench:
             write_cell(sampler, schedule, folder, Asked(self.panel, self.prompts, NOISES, 12), lambda n: None)
         looks = Cell.load(folder / CELL).looks
         return self.panel.sampled(looks, len(self.prompts))
+
+
+def children_seconds() -> float:
+    """CPU time that commands run from here have taken so far."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def numbers_of(candidate: Mapping[str, Any]) -> dict[str, Any]:
@@ -206,14 +211,15 @@ def transferred(bench: Bench) -> str:
 
 def objectives(bench: Bench) -> str:
     """At W4: each loss, with one column after the other; gains over the stock schedule."""
-    plain, lines = bench.judged(W4, bench.stock(W4)), head("loss, columns", "passes")
+    plain, lines = bench.judged(W4, bench.stock(W4)), head("loss, columns", "passes", "seconds, all columns")
     for fit in OBJECTIVES:
         for i, candidate in enumerate(bench.record(fit)["candidates"]):
             gains = bench.panel.better(bench.judged(W4, bench.found(fit, i)), plain)
             title = fit.loss + (f", {fit.combine}" if fit.loss == "distribution" else "")
             moved = " + ".join(fit.columns[: i + 1])
             row = " | ".join(signed(gains[m], FORMS[m]) for m in MEASURES)
-            lines.append(f"| {title}: {moved} | {row} | {candidate['passes']:,} |")
+            seconds = f"{bench.record(fit).get('cpu_seconds', 0):.0f}" if i == len(fit.columns) - 1 else ""
+            lines.append(f"| {title}: {moved} | {row} | {candidate['passes']:,} | {seconds} |")
     return "\n".join(lines)
 
 

@@ -135,7 +135,9 @@ class Sampler:
             raise RequestError(f"callback_on_step_end is {shown(callback_on_step_end)}: give a function of a Step")
         if image is not None:
             if height is not None or width is not None:
-                raise RequestError(f"height {shown(height)} and width {shown(width)} beside an image: leave out, its own are taken")
+                raise RequestError(
+                    f"height {shown(height)} and width {shown(width)} beside an image: leave out, its own are taken"
+                )
             image = pictures(image, len(prompts), len(streams))
             height, width = image.shape[1:3]
         negatives = negative_prompt
