@@ -21,6 +21,8 @@ demo: $(READY)
 	$(BIN)/qsched-edge calibrate demo/emoji-w4
 	$(BIN)/qsched-edge evaluate demo/emoji-w4 -o demo/report --force
 	$(BIN)/qsched-edge run demo/emoji-w4 -p "a red apple, noto style" --seed 7 -o demo/apple.png --force
+	@$(BIN)/python -c "import json; print('\n' + json.load(open('demo/report/report.json'))['sentence'])"
+	@echo "Pictures side by side: demo/report/report.html. What an app drew with numpy and onnxruntime alone: demo/apple.png."
 
 # Two processes, each file of tests in one of them; a third would not find a core on a small machine.
 test: $(READY)

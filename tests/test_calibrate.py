@@ -21,6 +21,7 @@ from qsched_edge.bundle.learned import LearnedSchedule
 from qsched_edge.bundle.opened import open_bundle
 from qsched_edge.bundle.verify import verify
 from qsched_edge.calibrate.budget import Budget
+from qsched_edge.calibrate.draws import Draws
 from qsched_edge.calibrate.inputs import judge_of, terms_of
 from qsched_edge.calibrate.memo import Memo
 from qsched_edge.calibrate.objective import Objective
@@ -86,7 +87,7 @@ def test_pictures_from_memory_are_the_samplers_and_cost_no_pass(bundles: dict[in
     """Every output is the network's own, whatever was remembered; passes are counted by watching the network."""
     sampler = Sampler.from_pretrained(bundles[4], threads=1)
     stock = open_bundle(bundles[4]).stock(4)
-    objective = Objective(sampler, judge_of(resolve(str(recipe)).recipe), PROMPTS, 3, stock)
+    objective = Objective(sampler, judge_of(resolve(str(recipe)).recipe), Draws(PROMPTS, 3), stock)
     graph, rows = sampler.graphs["unet"], []
     objective.sampler.graphs = {**sampler.graphs, "unet": lambda feeds: (rows.append(1), graph(feeds))[1]}
     candidates = [np.ones(4), np.array([1, 1, 1, 1.1]), np.array([1, 1.1, 1, 1]), np.array([1.1, 1, 1, 1])]
@@ -105,7 +106,7 @@ def test_pictures_from_memory_are_the_samplers_and_cost_no_pass(bundles: dict[in
 def test_a_step_that_needs_no_earlier_one_is_never_computed_again(bundles: dict[int, Path], recipe: Path) -> None:
     """With one step nothing the network sees depends on the coefficients."""
     stock, judge = open_bundle(bundles[4]).stock(2), judge_of(resolve(str(recipe)).recipe)
-    objective = Objective(Sampler.from_pretrained(bundles[4]), judge, PROMPTS, 0, stock)
+    objective = Objective(Sampler.from_pretrained(bundles[4]), judge, Draws(PROMPTS, 0), stock)
     for value in (1.0, 1.1, 0.9):
         moved = replace(stock, coefficients=Coefficients(np.ones(2), np.array([1.0, value])))
         list(objective.trajectory(objective.batches[0], moved))

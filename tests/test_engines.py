@@ -10,10 +10,11 @@ from qsched_runtime import Coefficients, Sampler
 
 from qsched_edge.bundle.opened import open_bundle
 from qsched_edge.calibrate.device import BoundGraph
+from qsched_edge.calibrate.draws import Draws
 from qsched_edge.calibrate.engines import Cluster
 from qsched_edge.calibrate.engines.local import Local
 from qsched_edge.calibrate.inputs import terms_of
-from qsched_edge.calibrate.jobs import Draws, Job, Setup, Worker
+from qsched_edge.calibrate.jobs import Job, Setup, Worker
 from qsched_edge.calibrate.place import Place
 from qsched_edge.calibrate.settings import CalibrationSettings
 from qsched_edge.checkpoint.recipes import resolve

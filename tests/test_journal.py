@@ -7,7 +7,6 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -19,8 +18,10 @@ from qsched_runtime import Coefficients, ScheduleTable
 from qsched_edge.bundle.learned import LearnedSchedule
 from qsched_edge.bundle.opened import open_bundle
 from qsched_edge.bundle.write import write_schedule
-from qsched_edge.calibrate.jobs import Draws, Job
+from qsched_edge.calibrate.draws import Draws
+from qsched_edge.calibrate.jobs import Job
 from qsched_edge.calibrate.pictures import Pictures
+from qsched_edge.calibrate.results import Done, Scored
 from qsched_edge.calibrate.run import calibrate
 from qsched_edge.calibrate.search import Proposal
 from qsched_edge.calibrate.session import open_session
@@ -76,11 +77,11 @@ class Echo:
     def __init__(self) -> None:
         self.jobs = 0
 
-    def run(self, jobs: Sequence[Job]) -> Iterator[dict[str, Any]]:
+    def run(self, jobs: Sequence[Job]) -> Iterator[Done]:
         self.jobs += len(jobs)
         for job in jobs:
-            values = [float(job.schedule.coefficients.c_x[0])] * job.draws.sizes[job.batch]
-            yield {"terms": {"text_image": values, "quality": values}, "seconds": 0.0}
+            values = np.full(job.draws.sizes[job.batch], float(job.schedule.coefficients.c_x[0]))
+            yield Done(Scored(Scores({"text_image": values, "quality": values})), 0.0)
 
     def close(self) -> None: ...
 

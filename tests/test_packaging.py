@@ -165,6 +165,7 @@ def test_commands_name_the_smallest_extra_and_where_it_is(
         "quantize": ("inspect", bundles[4]),
         "calibrate": ("calibrate", bundles[4]),
         "evaluate": ("evaluate", bundles[4], "-o", tmp_path / "report"),
+        "serve": ("serve", bundles[4], "--port", 0),
     }
     for extra, arguments in asked.items():
         done = subprocess.run(

@@ -137,7 +137,7 @@ def test_a_report_of_other_steps_with_channels_and_a_bias(
     assert "<tr><th>bias</th><td>[0.0000 0.0100 0.0200 0.0300]</td><td>[0.0400 0.0500 0.0600 0.0700]</td></tr>" in page
     assert "<tr><th>c<sub>eps</sub></th><td>1.0000</td><td>1.0000</td></tr>" in page
     assert "[0.9000 0.9286 0.9571 0.9857]" in page
-    assert page.index("What calibration gains") < page.index(BEYOND) < page.index("<h2>Schedule")
+    assert page.index("What calibration gains") < page.index(BEYOND) < page.index("<summary>The schedule")
     assert f"  {BEYOND}, top-5: " in text_table(report)
 
 

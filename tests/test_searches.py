@@ -11,7 +11,8 @@ from qsched_runtime import Coefficients, ScheduleTable
 
 from qsched_edge.bundle.learned import LearnedSchedule
 from qsched_edge.calibrate.budget import Budget
-from qsched_edge.calibrate.jobs import Draws, Job
+from qsched_edge.calibrate.draws import Draws
+from qsched_edge.calibrate.jobs import Job
 from qsched_edge.calibrate.pairs import sums
 from qsched_edge.calibrate.pictures import Pictures
 from qsched_edge.calibrate.results import Done, Gradient, Scored

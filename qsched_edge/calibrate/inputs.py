@@ -9,7 +9,7 @@ from typing import Any
 from qsched_runtime import manifest as manifests
 
 from qsched_edge import noise
-from qsched_edge.calibrate.jobs import Draws
+from qsched_edge.calibrate.draws import Draws
 from qsched_edge.calibrate.settings import CalibrationSettings
 from qsched_edge.checkpoint.recipes import Recipe
 from qsched_edge.errors import PromptsError, QSchedError

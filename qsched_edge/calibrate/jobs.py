@@ -15,8 +15,9 @@ from qsched_edge.bundle.learned import LearnedSchedule
 from qsched_edge.calibrate.adjoint import batch_gradient
 from qsched_edge.calibrate.decoder import Decoder
 from qsched_edge.calibrate.device import open_sampler
+from qsched_edge.calibrate.draws import Draws
 from qsched_edge.calibrate.looks import GateJudges
-from qsched_edge.calibrate.objective import BATCH, Objective
+from qsched_edge.calibrate.objective import Objective
 from qsched_edge.calibrate.pairs import batch_statistics
 from qsched_edge.calibrate.place import Place
 from qsched_edge.calibrate.results import Done, Gradient, Looked, Moments, Result, Scored
@@ -25,24 +26,6 @@ from qsched_edge.jaq.judge import Judge
 from qsched_edge.jaq.loss import Loss
 from qsched_edge.jaq.panel import Panel
 from qsched_edge.jaq.settings import TermSettings
-
-
-@dataclass(frozen=True)
-class Draws:
-    """Prompts and the seed of the first one's noise; the next ones count up."""
-
-    prompts: tuple[str, ...]
-    first_seed: int
-
-    @property
-    def sizes(self) -> tuple[int, ...]:
-        """Pictures in each batch."""
-        return tuple(len(self.prompts[i : i + BATCH]) for i in range(0, len(self.prompts), BATCH))
-
-    def batch(self, index: int) -> Draws:
-        """One batch as a set of its own, with the noise it has here."""
-        first = index * BATCH
-        return Draws(self.prompts[first : first + BATCH], self.first_seed + first)
 
 
 @dataclass(frozen=True)
@@ -115,7 +98,7 @@ class Worker:
     def objective(self, draws: Draws) -> Objective:
         if draws not in self.objectives:
             self.objectives[draws] = Objective(
-                self.sampler, self.judge, draws.prompts, draws.first_seed, self.setup.stock, self.full,
+                self.sampler, self.judge, draws, self.setup.stock, self.full,
                 self.setup.compare, self.encode,
             )  # fmt: skip
         return self.objectives[draws]

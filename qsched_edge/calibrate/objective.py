@@ -12,6 +12,7 @@ from qsched_runtime import Sampler, Step
 from qsched_runtime.sampler import Conditioning
 
 from qsched_edge.bundle.learned import LearnedSchedule
+from qsched_edge.calibrate.draws import Draws
 from qsched_edge.calibrate.memo import LIMIT, Memo
 from qsched_edge.jaq.judge import Judge
 from qsched_edge.jaq.judges import Drawn
@@ -21,7 +22,6 @@ from qsched_edge.jaq.terms import Seen
 if TYPE_CHECKING:
     import torch
 
-BATCH = 8
 Encode = Callable[[np.ndarray, Sequence[str]], Mapping[str, np.ndarray]]  # pictures and prompts -> features by encoder
 
 
@@ -71,22 +71,18 @@ def unit(images: np.ndarray) -> np.ndarray:
 class Objective:
     """Pictures for fixed prompts and fixed noise: candidates differ in nothing but their schedules.
 
-    Picture i gets seed `first_seed + i`. `full` is the full-precision sampler, for paired passes and, if `compare` is
+    `full` is the full-precision sampler, for paired passes and, if `compare` is
     set, for the reference term of every picture; `encode` gives the features of a loss over sets.
     """
 
     def __init__(
-        self, sampler: Sampler, judge: Judge, prompts: Sequence[str], first_seed: int, stock: LearnedSchedule,
+        self, sampler: Sampler, judge: Judge, draws: Draws, stock: LearnedSchedule,
         full: Sampler | None = None, compare: bool = False, encode: Encode = nothing,
     ) -> None:  # fmt: skip
         self.sampler, self.judge, self.stock, self.full = RememberingSampler(sampler), judge, stock, full
         self.compare, self.encode = compare, encode
         self.targets: dict[tuple[int, ...], np.ndarray] = {}
-        self.batches = []
-        for start in range(0, len(prompts), BATCH):
-            some = tuple(prompts[start : start + BATCH])
-            seeds = tuple(range(first_seed + start, first_seed + start + len(some)))
-            self.batches.append(Batch(some, seeds, sampler.condition(some)))
+        self.batches = [Batch(d.prompts, d.seeds, sampler.condition(d.prompts)) for d in draws.batches]
 
     def trajectory(self, batch: Batch, candidate: LearnedSchedule, sampler: Sampler | None = None) -> Iterator[Step]:
         """The sampler's own steps for one batch."""

@@ -9,8 +9,9 @@ from typing import Any, Protocol
 import numpy as np
 
 from qsched_edge.bundle.learned import LearnedSchedule
+from qsched_edge.calibrate.draws import Draws
 from qsched_edge.calibrate.engines import Engine
-from qsched_edge.calibrate.jobs import Draws, Job
+from qsched_edge.calibrate.jobs import Job
 from qsched_edge.calibrate.results import Done, Gradient, Looked, Moments, R, Scored, joined
 from qsched_edge.jaq.loss import Loss, Scores
 from qsched_edge.work.journal import Journal
@@ -74,6 +75,6 @@ class Pictures:
 
     def key_of(self, job: Job) -> list[Any]:
         """What the result depends on: the batch's own prompts and noise, so that sets which overlap share it."""
-        batch = self.draws.batch(job.batch)
+        batch = self.draws.batches[job.batch]
         loss = job.loss.json() if job.loss else None
         return [job.kind, [batch.prompts, batch.first_seed], job.schedule.json(), loss, job.jacobian]

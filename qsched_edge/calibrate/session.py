@@ -15,6 +15,7 @@ from qsched_edge.bundle.card import versions
 from qsched_edge.bundle.learned import LearnedSchedule
 from qsched_edge.bundle.opened import OpenedBundle, open_bundle
 from qsched_edge.calibrate.budget import Budget
+from qsched_edge.calibrate.draws import Draws
 from qsched_edge.calibrate.engines import Cluster, Engine
 from qsched_edge.calibrate.inputs import (
     draws_of,
@@ -24,7 +25,7 @@ from qsched_edge.calibrate.inputs import (
     prompt_sets,
     with_loss,
 )
-from qsched_edge.calibrate.jobs import Draws, Setup
+from qsched_edge.calibrate.jobs import Setup
 from qsched_edge.calibrate.looks import GateJudges
 from qsched_edge.calibrate.pictures import Pictures
 from qsched_edge.calibrate.reference import check_reference, uncalibrated_at

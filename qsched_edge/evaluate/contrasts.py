@@ -48,6 +48,12 @@ def less(after: Resampled, before: Resampled) -> Resampled:
 
 
 def readings_json(panel: Panel, measured: Resampled) -> dict[str, dict[str, Any]]:
-    """How every measure that was taken is called, printed and read, and the judge that it belongs to."""
+    """How every measure that was taken is called, printed and read, and the judge that it belongs to; `beside` where
+    full precision's own pictures are what it compares with."""
     owner = {m: name for name, judge in panel.judges.items() for m in (*judge.readings, *judge.distances)}
-    return {m: {**asdict(reading), "judge": owner[m]} for m, reading in panel.readings.items() if m in measured}
+    aimed = {m for judge in panel.judges.values() for m, d in judge.distances.items() if d.needs_beside}
+    return {
+        m: {**asdict(reading), "judge": owner[m], "beside": reading.beside or m in aimed}
+        for m, reading in panel.readings.items()
+        if m in measured
+    }

@@ -1,53 +1,102 @@
-"""The report as one self-contained HTML page."""
+"""The report as one self-contained HTML page: a sentence, pictures, what the judges say, and the rest folded."""
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Mapping, Sequence
-from importlib.resources import files
 from typing import Any
 
 import numpy as np
-from qsched_runtime import png_bytes
 
 from qsched_edge.calibrate.record import numbers
+from qsched_edge.evaluate.effects import (
+    CALIBRATED,
+    FULL,
+    PLAIN,
+    Effect,
+    is_calibrated,
+    of_calibration,
+    of_quantization,
+)
+from qsched_edge.evaluate.html import picture, render
 from qsched_edge.evaluate.text import span
 
-STRENGTH = 3  # differences of quantized pictures are faint
-
-
-def difference(picture: np.ndarray, base: np.ndarray) -> np.ndarray:
-    """uint8 [H, W, 3]: the absolute difference of two pictures, STRENGTH times as strong, black where they agree."""
-    apart = np.abs(picture.astype(int) - base.astype(int)) * STRENGTH
-    return np.clip(apart, 0, 255).astype(np.uint8)
-
-
-def data_uri(picture: np.ndarray) -> str:
-    """uint8 [H, W, 3] -> a PNG in a data: address."""
-    return "data:image/png;base64," + base64.b64encode(png_bytes(picture)).decode()
+TITLES = {FULL: "full precision", PLAIN: "quantized", CALIBRATED: "calibrated"}  # of the cells that are shown
+WORDS = {
+    "report": {1: "better", -1: "worse"},
+    "loss": {1: "more", -1: "less"},
+    "nearness": {1: "nearer", -1: "farther"},
+}
+HALF, ROW = 190, 24  # of a plot: units from zero to the longest interval's end, and height of a mark
 
 
 def page(report: Mapping[str, Any], prompts: Sequence[str], pictures: Mapping[str, np.ndarray]) -> str:
-    """HTML text; `pictures` holds uint8 [shown, H, W, 3] for each cell, of the first prompts; differences are
-    taken to the first cell's."""
-    from jinja2 import Environment, StrictUndefined
-
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    template = environment.from_string(files("qsched_edge.evaluate").joinpath("report.html.j2").read_text("utf-8"))
-    coefficients = {name: [numbers([v]) for v in column] for name, column in report["coefficients"].items()}
-    base = next(iter(pictures.values()))
-    shown = [
-        {
-            "prompt": prompt,
-            "pictures": [data_uri(p[i]) for p in pictures.values()],
-            "differences": [data_uri(difference(p[i], base[i])) for p in pictures.values()],
-        }
-        for i, prompt in enumerate(prompts[: len(base)])
-    ]
-    return template.render(
-        report=report, cells=list(report["cells"]), metrics=metric_rows(report), gains=gain_rows(report),
-        coefficients=coefficients, shown=shown,
+    """HTML text; `pictures` holds uint8 [shown, H, W, 3] for each cell, of the first prompts. A bundle whose stock
+    schedule ships has no third picture: it would be the second again."""
+    calibrated = is_calibrated(report)
+    titles = {cell: title for cell, title in TITLES.items() if calibrated or cell != CALIBRATED}
+    record = report["calibration"]
+    c_z = {"c_z": record["c_z"]} if calibrated and "c_z" in record else {}
+    coefficients = {n: [numbers([v]) for v in column] for n, column in {**c_z, **report["coefficients"]}.items()}
+    stock = "with the stock schedule"
+    notes = {
+        FULL: stock,
+        PLAIN: f"{report['scheme']}, {stock}",
+        CALIBRATED: f"{report['scheme']}, with its own schedule",
+    }
+    columns = {title: pictures[cell] for cell, title in titles.items()}
+    return render(
+        "evaluate/report.html.j2", report=report, calibrated=calibrated, cells=list(report["cells"]),
+        shown=rows_of(prompts, columns), notes=[notes[cell] for cell in titles],
+        verdicts=verdicts(report), metrics=metric_rows(report), gains=gain_rows(report), coefficients=coefficients,
     )  # fmt: skip
+
+
+def rows_of(prompts: Sequence[str], pictures: Mapping[str, np.ndarray]) -> list[dict[str, Any]]:
+    """A row for each prompt, with a picture for every column, as far as there are pictures."""
+    count = len(next(iter(pictures.values())))
+    return [
+        {"prompt": prompt, "pictures": [picture(p[i], title, prompt) for title, p in pictures.items()]}
+        for i, prompt in enumerate(prompts[:count])
+    ]
+
+
+def verdicts(report: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """A row for each measure: what quantization and calibration did to it, drawn with better on the right."""
+    quantization = {e.measure: e for e in of_quantization(report)}
+    calibration = {e.measure: e for e in of_calibration(report) if is_calibrated(report)}
+    rows = []
+    for name, reading in report["judges"]["measures"].items():
+        pair = {"quantization": quantization.get(name), "calibration": calibration.get(name)}
+        if pair["quantization"] and pair["quantization"].judge == "nearness":
+            pair["quantization"] = None  # from full precision's own distance to itself: no effect to compare with
+        found = {kind: e for kind, e in pair.items() if e}
+        value = reading["form"].format(report["cells"][PLAIN].get(name, np.nan))
+        note = {"loss": "a term of the loss", "report": ""}.get(kind_of(name, report), f"quantized: {value}")
+        if found:
+            rows.append({"label": titled(reading), "note": note, **drawn(found)})
+        elif name in report["cells"][PLAIN]:
+            rows.append({"label": titled(reading), "note": note, **drawn({})})
+    return rows
+
+
+def kind_of(measure: str, report: Mapping[str, Any]) -> str:
+    return Effect(measure, report["judges"]["measures"][measure], 0.0, None, None).judge
+
+
+def drawn(found: Mapping[str, Effect]) -> dict[str, Any]:
+    """Marks in a plot 400 units wide whose middle is zero, the longest interval just inside."""
+    ends = [abs(v) for e in found.values() for v in e.gain if v is not None]
+    scale = HALF / (max(ends, default=0.0) or 1.0)
+    marks = []
+    for i, (kind, effect) in enumerate(found.items()):
+        x, low, high = (None if v is None else round(200 + scale * v, 1) for v in effect.gain)
+        text = span({"estimate": effect.estimate, "low": effect.low, "high": effect.high}, effect.reading["signed"])
+        marks.append({
+            "kind": kind, "x": x, "low": low, "high": high, "y": ROW * i + ROW // 2, "text": text,
+            "word": WORDS[effect.judge].get(effect.verdict, "")
+        })  # fmt: skip
+    says = "; ".join(f"{m['kind']} {m['text']} {m['word']}".strip() for m in marks)
+    return {"marks": marks, "height": ROW * max(len(marks), 1), "says": says or "no difference to draw"}
 
 
 def metric_rows(report: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -79,5 +128,4 @@ def gain_rows(report: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def titled(measure: Mapping[str, Any]) -> str:
-    less = "" if measure["more_is_better"] else " (less is better)"
-    return f"{measure['label']}{less}"
+    return measure["label"] if measure["more_is_better"] else f"{measure['label']} (less is better)"

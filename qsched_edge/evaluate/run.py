@@ -25,10 +25,12 @@ from qsched_edge.checkpoint.recipes import ModelSpec
 from qsched_edge.evaluate.cells import CELL, Asked, Cell, write_cell
 from qsched_edge.evaluate.contrasts import CELLS, compared
 from qsched_edge.evaluate.judging import panel_identity, report_panel
+from qsched_edge.evaluate.sentence import sentence, warnings
 from qsched_edge.evaluate.settings import EvaluationSettings
 from qsched_edge.evaluate.text import text_table
 from qsched_edge.jaq.panel import Panel
 from qsched_edge.jaq.settings import JudgeSource
+from qsched_edge.precision import Scheme
 from qsched_edge.prompts import PromptSet, read_prompts
 from qsched_edge.work import progress
 from qsched_edge.work.staging import Staging, check_output, write_json, write_text
@@ -112,7 +114,7 @@ def report_of(
 ) -> dict[str, Any]:
     """What report.json holds."""
     prompt_set, count = asked.prompt_set, len(asked.chosen)
-    return {
+    found: dict[str, Any] = {
         "prompts": {"file": prompt_set.path.name, "sha256": prompt_set.sha256, "count": count},
         "seeds": settings.seeds,
         **described(asked.bundle, asked.steps),
@@ -121,13 +123,16 @@ def report_of(
         "seconds_per_image": dict(seconds),
         "versions": versions(),
     }
+    return {"sentence": sentence(found), "warnings": warnings(found), **found}
 
 
 def described(bundle: OpenedBundle, steps: int) -> dict[str, Any]:
-    """The bundle, the coefficients it ships for that many steps and how they were found."""
+    """The bundle, its widths, the coefficients it ships for that many steps and how they were found."""
     return {
         "bundle": bundle.manifest.name,
+        "scheme": Scheme(bundle.provenance.bits, activation_bits=bundle.provenance.activation_bits).name,
         "steps": steps,
+        "stock_timesteps": bundle.stock(steps).table.timesteps.tolist(),
         "timesteps": bundle.learned(steps).table.timesteps.tolist(),
         "coefficients": coefficients_json(bundle.manifest.coefficients[steps]),
         "calibration": bundle.calibrations.get(steps, {}),

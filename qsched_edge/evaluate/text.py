@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,11 +12,11 @@ BACKBONES = {"unet", "transformer"}
 
 
 def text_table(report: Mapping[str, Any]) -> str:
-    """A row for each measure: the four cells, what calibration gains, and bytes."""
+    """The report's sentence, then a row for each measure: the four cells, what calibration gains, and bytes."""
     measures, names = report["judges"]["measures"], list(report["cells"])
     width = max(len(m["label"]) for m in measures.values())
     head = "  ".join([" " * width, *(f"{name.replace('full precision', 'full'):>21}" for name in names)])
-    rows = [head, "-" * len(head)]
+    rows = [*textwrap.wrap(report["sentence"], 100), "", head, "-" * len(head)]
     for name, m in measures.items():
         values = [m["form"].format(c[name]) if name in c else "" for c in report["cells"].values()]
         rows.append("  ".join([f"{m['label']:{width}}", *(f"{v:>21}" for v in values)]))
@@ -35,7 +36,7 @@ def bytes_line(sizes: Mapping[str, Any]) -> str:
     )
 
 
-def span(difference: Mapping[str, float], form: str) -> str:
+def span(difference: Mapping[str, float | None] | None, form: str) -> str:
     """An estimate and its interval; one prompt has none."""
     if difference is None:
         return "not finite"

@@ -27,7 +27,7 @@ class Grain:
 
     def __init__(self, classifier: Classifier, reference: Gaussian, files: frozenset[str]) -> None:
         self.classifier, self.files = classifier, files
-        reading = Reading("Fréchet distance of grain (less is better)", "grain", False, "{:.3f}", "{:+.3f}")
+        reading = Reading("Fréchet distance of grain", "grain", False, "{:.3f}", "{:+.3f}")
         self.distances: Mapping[str, Distance] = {"grain": FrechetDistance(reading, Frechet(reference))}
 
     def look(self, drawn: Drawn) -> Look:

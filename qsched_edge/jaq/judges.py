@@ -35,13 +35,15 @@ ROLES = ("fit", "gate", "report")
 
 @dataclass(frozen=True)
 class Reading:
-    """How a measure is called (`short` in a narrow table), printed (a value, a difference) and which way is better."""
+    """How a measure is called (`short` in a narrow table), printed (a value, a difference) and which way is better;
+    `beside`: it says how near a picture is to full precision's, and nothing of whether that one is good."""
 
     label: str
     short: str
     more_is_better: bool = True
     form: str = "{:.4f}"
     signed: str = "{:+.4f}"
+    beside: bool = False
 
 
 @dataclass(frozen=True)

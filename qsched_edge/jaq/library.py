@@ -24,7 +24,7 @@ class LibraryMetric:
         self.name, self.metric, self.paired, self.device = f"pyiqa:{name}", metric, paired, device
         self.files = frozenset([self.name])
         label = f"{name} to full precision" if paired else name
-        self.readings = {self.name: Reading(label, name, not metric.lower_better)}
+        self.readings = {self.name: Reading(label, name, not metric.lower_better, beside=paired)}
 
     def look(self, drawn: Drawn) -> Look:
         if self.paired and drawn.beside is None:

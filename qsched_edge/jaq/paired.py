@@ -23,10 +23,10 @@ class Paired:
     """`latent_error` is the mean squared difference of the last latents."""
 
     readings: Mapping[str, Reading] = {
-        "psnr": Reading("PSNR to full precision, dB", "PSNR", True, "{:.2f}", "{:+.2f}"),
-        "ssim": Reading("SSIM to full precision", "SSIM"),
+        "psnr": Reading("PSNR to full precision, dB", "PSNR", True, "{:.2f}", "{:+.2f}", beside=True),
+        "ssim": Reading("SSIM to full precision", "SSIM", beside=True),
         "latent_error": Reading("Squared error of the latents to full precision's", "latents", False, "{:.5f}",
-                                "{:+.5f}"),
+                                "{:+.5f}", beside=True),
     }  # fmt: skip
     distances: Mapping[str, Distance] = {}
     files: frozenset[str] = frozenset()

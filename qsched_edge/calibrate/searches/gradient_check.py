@@ -20,7 +20,7 @@ def gradient_quality(problem: Problem) -> dict[str, Any]:
     """Cosines of the gradient in (c_x, c_eps) with central differences at the stock schedule on the first batch, for
     each step's pair and for the whole vector. The passes of the check are counted here and charged to no search."""
     stock, steps = problem.stock, problem.steps
-    first = replace(problem.pictures, draws=problem.pictures.draws.batch(0))
+    first = replace(problem.pictures, draws=problem.pictures.draws.batches[0])
     _, raw, _ = first.gradient(stock, [0], problem.picture_loss, problem.tuning.jacobian)
     found = raw[:2].sum(axis=2)
     moved = [
