@@ -440,5 +440,6 @@ def requests() -> Iterator[tuple[str, dict[str, Any]]]:
             yield f"{name} {i}", {"prompt": "a red apple", name: value}
     for strength in (nan, far, -0.1, 1.1, "0.5", None, True, 10**400, 0.0):
         yield f"strength {strength!s:.20}", {"prompt": "x", "image": picture, "strength": strength}
+    yield "an array beside an image", {"prompt": "x", "image": picture, "height": np.zeros((2, 2))}
     yield "sizes beside an image", {"prompt": "x", "image": picture, "height": 16}
     yield "many large pictures", {"prompt": ["x"] * 256, "height": 4096, "width": 4096}

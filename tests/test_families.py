@@ -226,6 +226,8 @@ def test_flux2_starts_from_a_picture_where_its_scheduler_would(tmp_path: Path) -
         request = {"latents": noised, "sigmas": sigmas, "num_inference_steps": 4, "height": 16, "width": 24}
         theirs = drawn_by_diffusers(pipeline, spec, **request)
         assert_same(sampler(PROMPTS, seed=5, num_inference_steps=4, image=pictures, strength=strength).images, theirs)
+    differentiable = Decoder(spec.part("vae"), sampler.manifest.latents)(clean).numpy()
+    np.testing.assert_allclose(differentiable, np.clip(sampler.decode(clean.numpy()) / 2 + 0.5, 0, 1), atol=1e-4)
 
 
 def test_a_tiny_decoder_draws_and_reads_pictures_as_in_diffusers(tmp_path: Path) -> None:

@@ -182,7 +182,7 @@ STYLES: dict[str, tuple[tuple[str, ...], Callable[[Pairs], Tensors]]] = {
 }
 
 
-@pytest.mark.parametrize("scale", [1.0, 0.35, -1.5])
+@pytest.mark.parametrize("scale", [1.0, -1.5, pytest.param(0.35, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("kind", ["sd15", "sdxl"])
 @pytest.mark.parametrize("style", STYLES)
 def test_unet_is_what_diffusers_fuses(

@@ -152,7 +152,7 @@ def test_a_checkpoint_of_2022_draws_as_in_diffusers(name: str, saved: Path, tmp_
     assert_same(Sampler.from_pretrained(bundle)(PROMPTS, seed=5, **request).images, np.round(theirs * 255))
     decoder = Decoder(folder / "vae", latents)
     for key, tensor in oracle.vae.state_dict().items():
-        assert torch.equal(decoder.vae.state_dict()[key], tensor), key
+        assert torch.equal(decoder.coder.network.state_dict()[key], tensor), key
 
 
 def clip_family(projection: int) -> tuple[Any, Any]:

@@ -65,8 +65,9 @@ def wrapped(config: dict[str, Any]) -> torch.nn.Module:
             patch = torch.cat([torch.ones(rows * columns, dtype=torch.int64), none])
             in_x = (torch.arange(x.shape[1]) < filled_up(patch.sum()))[None].expand(b, -1)
             x_turn = rotation(config, [(room[:, None] + 1) * patch, row.expand(b, -1), column.expand(b, -1)])
+            x_bias = bias_of(in_x)
             for block in network.noise_refiner:
-                x = block(x, in_x, x_turn, given)
+                x = block(x, x_bias, x_turn, given)
 
             states = torch.nn.functional.pad(
                 encoder_hidden_states, (0, 0, 0, -encoder_hidden_states.shape[1] % SEQ_MULTI_OF)
@@ -74,11 +75,12 @@ def wrapped(config: dict[str, Any]) -> torch.nn.Module:
             at = torch.arange(states.shape[1])[None].expand(b, -1)
             text = torch.where((at < length[:, None])[..., None], network.cap_embedder(states), network.cap_pad_token)
             in_text, text_turn = at < room[:, None], rotation(config, [at + 1, 0 * at, 0 * at])
+            text_bias = bias_of(in_text)
             for block in network.context_refiner:
-                text = block(text, in_text, text_turn)
+                text = block(text, text_bias, text_turn)
 
             both = torch.cat([x, text], dim=1)
-            seen, turn = torch.cat([in_x, in_text], dim=1), torch.cat([x_turn, text_turn], dim=2)
+            seen, turn = bias_of(torch.cat([in_x, in_text], dim=1)), torch.cat([x_turn, text_turn], dim=2)
             for block in network.layers:
                 both = block(both, seen, turn, given)
             found = network.all_final_layer[f"{PATCH}-{FRAMES}"](both[:, : rows * columns], c=given)
@@ -86,6 +88,15 @@ def wrapped(config: dict[str, Any]) -> torch.nn.Module:
             return -found.reshape(b, c, h, w)
 
     return Denoiser()
+
+
+def bias_of(seen: torch.Tensor) -> torch.Tensor:
+    """What is added to the scores, float32 [B, 1, S, S]: written out, as onnxruntime's one operator for attention reads
+    it; `seen` bool [B, S]."""
+    import torch
+
+    bias = torch.where(seen, 0.0, -torch.inf)[:, None, None, :]
+    return bias.expand(-1, 1, seen.shape[1], -1)
 
 
 def rotation(config: dict[str, Any], positions: list[torch.Tensor]) -> torch.Tensor:
@@ -123,8 +134,7 @@ class RealAttention:
             for norm, heads in ((attn.norm_q, query), (attn.norm_k, key))
         )
         query, key, value = (heads.transpose(1, 2) for heads in (query, key, value))
-        mask = attention_mask[:, None, None, :]
-        found = torch.nn.functional.scaled_dot_product_attention(query, key, value, attn_mask=mask)
+        found = torch.nn.functional.scaled_dot_product_attention(query, key, value, attn_mask=attention_mask)
         out: torch.Tensor = attn.to_out[0](found.transpose(1, 2).flatten(2))
         return out
 

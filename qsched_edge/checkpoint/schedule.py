@@ -129,24 +129,25 @@ def tabulated(scheduler: Any, steps: int, sampling: Sampling) -> ScheduleTable:
     return table
 
 
-def table_at(scheduler: Any, steps: int, sampling: Sampling, latents: int | None = None) -> ScheduleTable:
-    """The table as it is probed for pictures of so many latents (default: the bundle's)."""
-    set_steps(scheduler, steps, sampling, latents)
+def table_at(scheduler: Any, steps: int, sampling: Sampling, mu: float | None = None) -> ScheduleTable:
+    """The table as it is probed at a mu (default: that of the bundle's size)."""
+    set_steps(scheduler, steps, sampling, mu)
     return measured(scheduler, sampling)
 
 
 def check_shift(scheduler: Any, table: ScheduleTable, sampling: Sampling) -> None:
-    """Raise ScheduleError unless the table shifts to other sizes as the scheduler does."""
-    for latents in (256, 1024, 65536):
-        expected, found = table_at(scheduler, len(table), sampling, latents), table.at(latents)
+    """Raise ScheduleError unless the table moves to another mu as the scheduler does."""
+    assert table.shift is not None
+    for mu in (table.shift.mu - 1, table.shift.mu + 1):
+        expected, found = table_at(scheduler, len(table), sampling, mu), table.moved(mu)
         if not all(np.allclose(getattr(expected, n), getattr(found, n), rtol=1e-5, atol=1e-5) for n in COLUMNS):
             raise ScheduleError(f"{type(scheduler).__name__} does not shift by exp(mu): turn off use_dynamic_shifting")
 
 
-def set_steps(scheduler: Any, steps: int, sampling: Sampling, latents: int | None = None) -> None:
+def set_steps(scheduler: Any, steps: int, sampling: Sampling, mu: float | None = None) -> None:
     asked: dict[str, Any] = {"sigmas": sampling.sigmas(steps)} if sampling.sigmas else {"num_inference_steps": steps}
     if shift := shift_of(scheduler, steps, sampling):
-        asked["mu"] = shift.mu if latents is None else shift.at(latents)
+        asked["mu"] = shift.mu if mu is None else mu
     scheduler.set_timesteps(**asked)
 
 

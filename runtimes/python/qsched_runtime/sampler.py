@@ -134,8 +134,10 @@ class Sampler:
         if callback_on_step_end is not None and not callable(callback_on_step_end):
             raise RequestError(f"callback_on_step_end is {shown(callback_on_step_end)}: give a function of a Step")
         if image is not None:
-            if height or width:
-                raise RequestError(f"height {height} and width {width} beside an image: leave out, its own are taken")
+            if height is not None or width is not None:
+                raise RequestError(
+                    f"height {shown(height)} and width {shown(width)} beside an image: leave out, its own are taken"
+                )
             image = pictures(image, len(prompts), len(streams))
             height, width = image.shape[1:3]
         negatives = negative_prompt

@@ -101,10 +101,13 @@ class ScheduleTable:
     def at(self, latents: int) -> ScheduleTable:
         """The table for pictures of so many latents, height x width; without a shift, and at the size that the table
         was made for, the table itself."""
-        moved_by = self.shift.at(latents) - self.shift.mu if self.shift else 0.0
-        if not moved_by:
+        return self.moved(self.shift.at(latents)) if self.shift else self
+
+    def moved(self, mu: float) -> ScheduleTable:
+        """The table at another mu; at its own the table itself."""
+        if self.shift is None or mu == self.shift.mu:
             return self
-        ratio = math.exp(moved_by)
+        ratio = math.exp(mu - self.shift.mu)
         sigmas = np.append(self.start_noise, self.start_noise[-1] + self.b[-1])
         moved = ratio * sigmas / (1 + (ratio - 1) * sigmas)
         timesteps = self.timesteps * moved[:-1] / self.start_noise
