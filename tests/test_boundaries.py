@@ -86,7 +86,7 @@ def imports_of(path: Path) -> set[str]:
     return names
 
 
-def test_runtime_never_imports_the_workshop() -> None:
+def test_runtime_never_imports_the_toolkit() -> None:
     for path in RUNTIME.glob("*.py"):
         assert not {n for n in imports_of(path) if n.startswith("qsched_edge")}, path
 
