@@ -208,11 +208,11 @@ def test_a_written_recipe_reads_as_the_one_it_was_written_from(name: str, tmp_pa
     path = tmp_path / f"{name}.toml"
     path.write_text(as_toml(whole))
     found = read_recipe(path)
-    for key in ("source", "prompts", "scorer"):
+    for key in ("source", "prompts", "scorer", "fit_references"):
         if getattr(recipe, key):
             ours, theirs = (r.path(getattr(r, key)) for r in (found, whole))
             assert ours == theirs or not theirs.exists()
-    same = dict.fromkeys(("source", "prompts", "heldout", "scorer", "evaluator"), "")
+    same = dict.fromkeys(("source", "prompts", "heldout", "scorer", "evaluator", "fit_references"), "")
     assert replace(found, folder=Path(), **same) == replace(whole, folder=Path(), inherit=False, **same)
 
 

@@ -97,13 +97,13 @@ def test_older_versions_other_devices_and_fast_memory_read_the_file_itself(
 ) -> None:
     path = saved(conv(64, 16, 4), tmp_path / "g.onnx")
     options = ort.SessionOptions()
-    assert isinstance(sessions.source_of(path, CPU, "low", options), bytes) == (
+    assert isinstance(sessions.source_of(path, None, CPU, "low", options), bytes) == (
         sessions.version_of(ort.__version__) >= FAST_FROM
     )
-    assert sessions.source_of(path, CPU, "fast", options) == path
-    assert sessions.source_of(path, ["CUDAExecutionProvider"], "low", options) == path
+    assert sessions.source_of(path, None, CPU, "fast", options) == path
+    assert sessions.source_of(path, None, ["CUDAExecutionProvider"], "low", options) == path
     monkeypatch.setattr(sessions, "FAST_FROM", (99, 0))
-    assert sessions.source_of(path, CPU, "low", options) == path
+    assert sessions.source_of(path, None, CPU, "low", options) == path
 
 
 def test_what_is_no_graph_is_an_error(tmp_path: Path) -> None:
