@@ -68,7 +68,7 @@ OBJECTIVES = (
 
 
 @dataclass(frozen=True)
-class Bench:
+class Study:
     """A folder of bundles, calibrations and judged cells; `model` is the recipe that all are made of."""
 
     folder: Path
@@ -154,10 +154,10 @@ def numbers_of(candidate: Mapping[str, Any]) -> dict[str, Any]:
     return {name: candidate[name] for name in ("c_x", "c_eps", "bias") if name in candidate}
 
 
-def cells(found: Resampled, bench: Bench, base: Resampled | None) -> list[str]:
+def cells(found: Resampled, study: Study, base: Resampled | None) -> list[str]:
     """A measure each: its value, and what it gains over `base`, where above zero is better."""
-    gains = bench.panel.better(found, base) if base else {}
-    readings = bench.panel.readings
+    gains = study.panel.better(found, base) if base else {}
+    readings = study.panel.readings
     return [
         f"{readings[m].form.format(found[m][0])}" + (f" ({signed(gains[m], FORMS[m])})" if base else "")
         for m in MEASURES
@@ -173,52 +173,52 @@ def head(first: str, *more: str) -> list[str]:
     return [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
 
 
-def stock_hand_found(bench: Bench) -> str:
+def stock_hand_found(study: Study) -> str:
     """At each width; gains over the stock schedule of the same network."""
     lines = head("")
     for name in BITS:
-        plain = bench.judged(name, bench.stock(name))
-        lines.append(f"| {name.upper()}, stock | {' | '.join(cells(plain, bench, None))} |")
-        for title, schedule in (("by hand", bench.at(name, HAND[name])), ("found", bench.found(FOUND[name]))):
+        plain = study.judged(name, study.stock(name))
+        lines.append(f"| {name.upper()}, stock | {' | '.join(cells(plain, study, None))} |")
+        for title, schedule in (("by hand", study.at(name, HAND[name])), ("found", study.found(FOUND[name]))):
             steps = " ".join(f"{t:.0f}" for t in schedule.table.timesteps)
-            row = cells(bench.judged(name, schedule), bench, plain)
+            row = cells(study.judged(name, schedule), study, plain)
             lines.append(f"| {name.upper()}, {title}: {steps} | {' | '.join(row)} |")
     return "\n".join(lines)
 
 
-def closed_gap(bench: Bench) -> str:
+def closed_gap(study: Study) -> str:
     """Which share of the way from W2 to full precision, both by the stock schedule, the found one closes."""
-    full, plain = (bench.judged(name, bench.stock(name)) for name in (FULL, W2))
+    full, plain = (study.judged(name, study.stock(name)) for name in (FULL, W2))
     lines = head("W2A16")
-    for title, schedule in (("by hand", bench.at(W2, HAND[W2])), ("found", bench.found(FOUND[W2]))):
-        now = bench.judged(W2, schedule)
+    for title, schedule in (("by hand", study.at(W2, HAND[W2])), ("found", study.found(FOUND[W2]))):
+        now = study.judged(W2, schedule)
         shares = [closed(now[m], plain[m], full[m]) for m in MEASURES]
         texts = [f"{s['estimate']:.0%} [{s['low']:.0%}, {s['high']:.0%}]" if s else "no gap" for s in shares]
         lines.append(f"| {title} | {' | '.join(texts)} |")
     return "\n".join(lines)
 
 
-def transferred(bench: Bench) -> str:
+def transferred(study: Study) -> str:
     """What learning on the quantized network gains over the schedule learned on full precision."""
     lines = head("learned on itself over learned on full precision")
     for name in (W4, W2):
-        own = bench.judged(name, bench.found(FOUND[name]))
-        other = bench.judged(name, bench.found(FOUND[FULL]))
-        gains = bench.panel.better(own, other)
+        own = study.judged(name, study.found(FOUND[name]))
+        other = study.judged(name, study.found(FOUND[FULL]))
+        gains = study.panel.better(own, other)
         lines.append(f"| {name.upper()} | {' | '.join(signed(gains[m], FORMS[m]) for m in MEASURES)} |")
     return "\n".join(lines)
 
 
-def objectives(bench: Bench) -> str:
+def objectives(study: Study) -> str:
     """At W4: each loss, with one column after the other; gains over the stock schedule."""
-    plain, lines = bench.judged(W4, bench.stock(W4)), head("loss, columns", "passes", "seconds, all columns")
+    plain, lines = study.judged(W4, study.stock(W4)), head("loss, columns", "passes", "seconds, all columns")
     for fit in OBJECTIVES:
-        for i, candidate in enumerate(bench.record(fit)["candidates"]):
-            gains = bench.panel.better(bench.judged(W4, bench.found(fit, i)), plain)
+        for i, candidate in enumerate(study.record(fit)["candidates"]):
+            gains = study.panel.better(study.judged(W4, study.found(fit, i)), plain)
             title = fit.loss + (f", {fit.combine}" if fit.loss == "distribution" else "")
             moved = " + ".join(fit.columns[: i + 1])
             row = " | ".join(signed(gains[m], FORMS[m]) for m in MEASURES)
-            seconds = f"{bench.record(fit).get('cpu_seconds', 0):.0f}" if i == len(fit.columns) - 1 else ""
+            seconds = f"{study.record(fit).get('cpu_seconds', 0):.0f}" if i == len(fit.columns) - 1 else ""
             lines.append(f"| {title}: {moved} | {row} | {candidate['passes']:,} | {seconds} |")
     return "\n".join(lines)
 
@@ -235,8 +235,8 @@ TIMESTEPS = (  # what stands above each table of the marker "timesteps"
 
 def measure(folder: Path, model: str, threads: Sequence[object], names: Sequence[str] = tuple(TABLES)) -> Found:
     """The named tables as Markdown, and the record of every calibration that they rest on."""
-    bench = Bench(folder, model, threads)
-    made = {name: TABLES[name](bench) for name in names}
+    study = Study(folder, model, threads)
+    made = {name: TABLES[name](study) for name in names}
     above = "\n\n".join(f"{title}\n\n{made[name]}" for name, title in TIMESTEPS if name in made)
     texts = {"timesteps": above} | ({"controls": made["transferred"]} if "transferred" in made else {})
     records = {path.stem: json.loads(path.read_text()) for path in sorted(folder.glob("w*-*.json"))}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from pathlib import Path
+from typing import Any
 
 import torch
 from conftest import TOKENIZER
@@ -38,16 +39,20 @@ def clip_text(projection: int = 0, width: int = 32, layers: int = 3):  # type: i
 def vae(channels: int = 4, levels: int = 2, **settings):  # type: ignore[no-untyped-def]
     from diffusers import AutoencoderKL
 
-    return AutoencoderKL(
-        block_out_channels=(32,) * levels,
-        down_block_types=("DownEncoderBlock2D",) * levels,
-        up_block_types=("UpDecoderBlock2D",) * levels,
-        layers_per_block=1,
-        latent_channels=channels,
-        norm_num_groups=8,
-        sample_size=16,
-        **settings,
-    )
+    return AutoencoderKL(**coder_settings(channels, levels), **settings)
+
+
+def coder_settings(channels: int = 4, levels: int = 2) -> dict[str, Any]:
+    """Of the smallest autoencoder with so many levels."""
+    return {
+        "block_out_channels": (32,) * levels,
+        "down_block_types": ("DownEncoderBlock2D",) * levels,
+        "up_block_types": ("UpDecoderBlock2D",) * levels,
+        "layers_per_block": 1,
+        "latent_channels": channels,
+        "norm_num_groups": 8,
+        "sample_size": 16,
+    }
 
 
 def tiny_vae(channels: int = 4):  # type: ignore[no-untyped-def]
@@ -278,15 +283,7 @@ def flux2_klein():  # type: ignore[no-untyped-def]
         guidance_embeds=False,
     )
     amplify(transformer)
-    autoencoder = AutoencoderKLFlux2(
-        block_out_channels=(32, 32),
-        down_block_types=("DownEncoderBlock2D",) * 2,
-        up_block_types=("UpDecoderBlock2D",) * 2,
-        layers_per_block=1,
-        latent_channels=4,
-        norm_num_groups=8,
-        sample_size=16,
-    )
+    autoencoder = AutoencoderKLFlux2(**coder_settings())
     generator = torch.Generator().manual_seed(1)
     autoencoder.bn.running_mean.normal_(0, 0.3, generator=generator)
     autoencoder.bn.running_var.uniform_(0.5, 2.0, generator=generator)

@@ -13,10 +13,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from hostile import MANIFESTS, NO_JSON, Raw, deep, put, read
 from hostile_case import DATA, GOLDEN, GRAPH, TOKENIZER, Case, changed, relocated, setting, setting_of, without
-from hostile_graphs import graphs, tokenizers, weights
+from hostile_graphs import graphs, weights
+from hostile_tokenizers import tokenizers
 
 
 def corpus() -> Iterator[Case]:
@@ -389,57 +389,3 @@ def self_tests() -> Iterator[Case]:
         "self-test", "not listed", changed(lambda r: r.update(files=[f for f in r["files"] if f["path"] != GOLDEN]))
     )
     yield Case("self-test", "a stray file", lambda f: (f / "unet/stray").write_text("x"))
-
-
-def requests() -> Iterator[tuple[str, dict[str, Any]]]:
-    """Arguments of `sampler(...)` that no bundle can serve: each is a RequestError."""
-    picture, nan, far = np.zeros((16, 16, 3), np.uint8), float("nan"), float("inf")
-    values: dict[str, tuple[Any, ...]] = {
-        "prompt": (
-            None,
-            3,
-            b"x",
-            [],
-            {},
-            [None],
-            [3],
-            ["x", b"y"],
-            "\ud800",
-            ["a", "\udfff"],
-            "x" * 10_001,
-            ["x"] * 257,
-            object(),
-            nan,
-            {"a": 1},
-        ),
-        "seed": (nan, 1.5, "1", True, 2**64, -(2**63) - 1, 10**400, [1, 2], [], [None], [1.5], {}, object(), b"x"),
-        "num_inference_steps": (0, -1, 10**9, 1.5, "4", True, nan, far, [4], 999, 10**400, object()),
-        "guidance_scale": (nan, far, -far, -1, 1e30, "2", True, [2.0], 10**400, object(), 1001),
-        "negative_prompt": (3, b"x", [3], "\ud800", ["a", "b", "c"], "x" * 10_001, object(), "words"),
-        "num_images_per_prompt": (0, -1, 257, 1.5, "2", None, True, nan, 10**400),
-        "height": (-8, 7, 2**31, 2**63, 1.5, "16", nan, True, [16], 10**400),
-        "width": (-8, 7, 2**31, 2**63, 1.5, "16", nan, True, [16], 10**400),
-        "coefficients": (1.0, [1.0], {}, "x"),
-        "callback_on_step_end": (3, "x", [print]),
-        "image": (
-            "x.png",
-            3,
-            picture.astype(np.float32),
-            picture[..., :1],
-            picture[0],
-            [picture, picture],
-            object(),
-            nan,
-            np.zeros((0, 0, 3), np.uint8),
-            [picture, picture[:3]],
-            picture,
-        ),
-    }
-    for name, bad in values.items():
-        for i, value in enumerate(bad):
-            yield f"{name} {i}", {"prompt": "a red apple", name: value}
-    for strength in (nan, far, -0.1, 1.1, "0.5", None, True, 10**400, 0.0):
-        yield f"strength {strength!s:.20}", {"prompt": "x", "image": picture, "strength": strength}
-    yield "an array beside an image", {"prompt": "x", "image": picture, "height": np.zeros((2, 2))}
-    yield "sizes beside an image", {"prompt": "x", "image": picture, "height": 16}
-    yield "many large pictures", {"prompt": ["x"] * 256, "height": 4096, "width": 4096}

@@ -1,181 +1,15 @@
-"""The corpus's tokenizers, weights and graphs."""
+"""The corpus's weights and graphs."""
 
 from __future__ import annotations
 
-import base64
-import json
-import struct
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import onnx
-from hostile import GRAPHS, append, graph_of, put, read, write
-from hostile_case import DATA, GRAPH, TOKENIZER, Case, changed, relocated, setting, setting_of
+from hostile import GRAPHS, append, graph_of, put
+from hostile_case import DATA, GRAPH, Case, changed, relocated, setting_of
 from onnx import TensorProto, helper
-from qsched_runtime.bpe import ALPHABET, PATTERN
-
-
-def document(change: Callable[[Any], object]) -> Callable[[Path], None]:
-    """tokenizer.json, changed and listed again."""
-
-    def mutate(folder: Path) -> None:
-        found = json.loads((folder / TOKENIZER).read_text("utf-8"))
-        change(found)
-        put(folder, TOKENIZER, json.dumps(found).encode())
-
-    return mutate
-
-
-def unigram(**changes: Any) -> Callable[[Path], None]:
-    """A T5 tokenizer in the place of CLIP's, with something wrong in it."""
-    charsmap = changes.pop("charsmap", "")
-    vocab = [["<pad>", 0.0], ["</s>", 0.0], ["<unk>", 0.0], ["\u2581a", -1.0], ["b", -2.0]]
-    model = {"type": "Unigram", "unk_id": 2, "vocab": vocab, **changes}
-
-    def mutate(folder: Path) -> None:
-        found = {
-            "added_tokens": [{"id": 1, "content": "</s>"}],
-            "model": model,
-            "pre_tokenizer": {"type": "Metaspace"},
-            "normalizer": {"type": "Precompiled", "precompiled_charsmap": charsmap},
-        }
-        put(folder, TOKENIZER, json.dumps(found).encode())
-        setting("unigram", "tokenizers", "tokenizer", "kind")(folder)
-
-    return mutate
-
-
-def qwen() -> dict[str, Any]:
-    """A byte-level tokenizer.json of one merge, as sound as can be."""
-    pieces = [*ALPHABET.values(), "ab"]
-    split = {"type": "Split", "pattern": {"Regex": PATTERN}, "behavior": "Isolated", "invert": False}
-    level = {"type": "ByteLevel", "use_regex": False, "add_prefix_space": False}
-    return {
-        "added_tokens": [{"id": 300, "content": "<|end|>"}],
-        "normalizer": {"type": "NFC"},
-        "pre_tokenizer": {"type": "Sequence", "pretokenizers": [split, level]},
-        "model": {"type": "BPE", "merges": [["a", "b"]], "vocab": {piece: i for i, piece in enumerate(pieces)}},
-    }
-
-
-def bpe(change: Callable[[Any], object], **spec: Any) -> Callable[[Path], None]:
-    """Qwen's kind of tokenizer in the place of CLIP's, with something wrong in it."""
-
-    def mutate(folder: Path) -> None:
-        found = qwen()
-        change(found)
-        put(folder, TOKENIZER, json.dumps(found).encode())
-        raw = read(folder)
-        raw["version"] = 3
-        raw["tokenizers"]["tokenizer"].update({"kind": "bpe", **spec})
-        write(folder, raw)
-
-    return mutate
-
-
-def byte_level() -> Iterator[Case]:
-    changes: dict[str, Callable[[Any], object]] = {
-        "another split": lambda d: d["pre_tokenizer"]["pretokenizers"][0].update(pattern={"Regex": "(x+)+$"}),
-        "one step": lambda d: d["pre_tokenizer"].update(pretokenizers=[]),
-        "no steps": lambda d: d.update(pre_tokenizer=None),
-        "no normalizer": lambda d: d.update(normalizer=None),
-        "another normalizer": lambda d: d.update(normalizer={"type": "Lowercase"}),
-        "a byte less": lambda d: d["model"]["vocab"].pop("a"),
-        "a merge of nothing": lambda d: d["model"].update(merges=[["a", "zz"]]),
-        "merges of numbers": lambda d: d["model"].update(merges=[[1, 2]]),
-        "text ids": lambda d: d["model"]["vocab"].update(a="1"),
-        "negative ids": lambda d: d["model"]["vocab"].update(a=-1),
-        "normalized words": lambda d: d["added_tokens"][0].update(normalized=True),
-        "empty words": lambda d: d["added_tokens"][0].update(content=""),
-        "no model": lambda d: d.pop("model"),
-    }
-    for name, change in changes.items():
-        yield Case("tokenizers", f"bpe {name}", bpe(change))
-    for key, value in {"prefix": "x" * 10**6, "suffix": 3, "template": "x", "length": 0}.items():
-        yield Case("tokenizers", f"bpe {key}", bpe(lambda d: None, **{key: value}))
-
-
-def charsmap(units: list[int], size: int | None = None, texts: bytes = b"") -> str:
-    trie = b"".join(struct.pack("<I", u) for u in units)
-    return base64.b64encode(struct.pack("<I", len(trie) if size is None else size) + trie + texts).decode()
-
-
-def tokenizers() -> Iterator[Case]:
-    for key, values in {
-        "kind": ("bpe", "", None, 1),
-        "length": (0, 1, -1, 10**9, 2.5, "24", None, True),
-        "bos_id": (-1, -2, 2**31, "1", None, 1.5),
-        "eos_id": (-1, 2**31, 10**30, "1", None),
-        "pad_id": (-1, 2**31, "1", None),
-        "file": (None, 3, "missing.json", "qsched.json", GRAPH),
-    }.items():
-        for value in values:
-            yield Case("tokenizers", f"{key} {value!a}", setting(value, "tokenizers", "tokenizer", key))
-    for value in (1_000_000, 2_000_000_000):
-        yield Case("tokenizers", f"ids of no row {value}", setting(value, "tokenizers", "tokenizer", "eos_id"))
-    parts: dict[str, Callable[[Any], object]] = {
-        "no model": lambda d: d.pop("model"),
-        "no vocabulary": lambda d: d["model"].pop("vocab"),
-        "no merges": lambda d: d["model"].pop("merges"),
-        "no added": lambda d: d.pop("added_tokens"),
-        "model a list": lambda d: d.update(model=[]),
-        "vocabulary a list": lambda d: d["model"].update(vocab=["a"]),
-        "vocabulary null": lambda d: d["model"].update(vocab=None),
-        "text ids": lambda d: d["model"]["vocab"].update(a="1"),
-        "negative ids": lambda d: d["model"]["vocab"].update(a=-1),
-        "large ids": lambda d: d["model"]["vocab"].update(a=2**40),
-        "true ids": lambda d: d["model"]["vocab"].update(a=True),
-        "fractions": lambda d: d["model"]["vocab"].update(a=1.5),
-        "merges of one": lambda d: d["model"].update(merges=["ab"]),
-        "merges of three": lambda d: d["model"].update(merges=[["a", "b", "c"]]),
-        "merges of numbers": lambda d: d["model"].update(merges=[[1, 2]]),
-        "merges a number": lambda d: d["model"].update(merges=7),
-        "merges null": lambda d: d["model"].update(merges=[None]),
-        "added a number": lambda d: d.update(added_tokens=7),
-        "added null": lambda d: d.update(added_tokens=[None]),
-        "added without id": lambda d: d["added_tokens"][0].pop("id"),
-        "added without text": lambda d: d["added_tokens"][0].pop("content"),
-        "added empty": lambda d: d["added_tokens"][0].update(content=""),
-        "added long": lambda d: d["added_tokens"][0].update(content="x" * 10_000),
-        "added of numbers": lambda d: d["added_tokens"][0].update(content=5),
-        "added ids": lambda d: d["added_tokens"][0].update(id="x"),
-        "added large ids": lambda d: d["added_tokens"][0].update(id=2**40),
-        "added often": lambda d: d.update(added_tokens=[{"id": 1, "content": f"t{i}"} for i in range(20_000)]),
-        "a list": lambda d: d.update(added_tokens={"id": 1}),
-    }
-    for name, change in parts.items():
-        yield Case("tokenizers", name, document(change))
-    yield Case("tokenizers", "CLIP's called unigram", setting("unigram", "tokenizers", "tokenizer", "kind"))
-    tries: dict[str, str] = {
-        "no base64": "%%%",
-        "shorter than it says": charsmap([0] * 4, size=4_000),
-        "a size beyond": charsmap([], size=2**32 - 1),
-        "an odd size": charsmap([0] * 4, size=7),
-        "outside": charsmap([0xFFFFFFFF] * 8),
-        "a far child": charsmap([1 << 30] * 300),
-    }
-    for name, value in tries.items():
-        yield Case("tokenizers", f"trie {name}", unigram(charsmap=value))
-    broken: dict[str, dict[str, Any]] = {
-        "no pieces": {"vocab": []},
-        "text scores": {"vocab": [["a", "x"]] * 5},
-        "one of three": {"vocab": [["a", 1.0, 2]] * 5},
-        "empty pieces": {"vocab": [["", 0.0]] * 5},
-        "long pieces": {"vocab": [["x" * 5_000, 0.0]] * 5},
-        "numbers for pieces": {"vocab": [[3, 0.0]] * 5},
-        "vocabulary null": {"vocab": None},
-        "unknown outside": {"unk_id": 99},
-        "unknown negative": {"unk_id": -1},
-        "unknown null": {"unk_id": None},
-        "unknown text": {"unk_id": "2"},
-        "another model": {"type": "WordPiece"},
-        "no type": {"type": None},
-        "null scores": {"vocab": [["a", None]] * 5},
-    }
-    for name, changes in broken.items():
-        yield Case("tokenizers", f"unigram {name}", unigram(**changes))
-    yield from byte_level()
 
 
 def weights() -> Iterator[Case]:
@@ -277,104 +111,53 @@ def tower(model: onnx.ModelProto) -> None:
 INT, FLOAT = TensorProto.INT64, TensorProto.FLOAT
 
 
-def graphs() -> Iterator[Case]:
-    for name, (change, _) in GRAPHS.items():
-        yield Case("graphs", name, lambda f, c=change: edited(f, c))  # type: ignore[misc]
-    for operator in (
-        "Scan",
-        "SequenceMap",
-        "SequenceEmpty",
-        "Optional",
-        "OptionalGetElement",
-        "RandomNormal",
-        "Loop",
-        "StringNormalizer",
-        "TfIdfVectorizer",
-        "NonZero",
-        "NonMaxSuppression",
-        "Unique",
-        "If",
-        "EyeLike",
-        "RandomUniformLike",
-        "Bernoulli",
-        "Multinomial",
-        "ImageDecoder",
-        "CenterCropPad",
-        "LSTM",
-    ):
-        yield Case("graphs", operator, lambda f, o=operator: edited(f, lambda m: append(m, o)))  # type: ignore[misc]
-    for domain in (
-        "com.microsoft",
-        "ai.onnx.ml",
-        "ai.onnx.training",
-        "com.microsoft.nchwc",
-        "org.pytorch.aten",
-        "x" * 500,
-    ):
-        yield Case(
-            "graphs", f"domain {domain}"[:40], lambda f, d=domain: edited(f, lambda m: append(m, "Tokenizer", d))
-        )  # type: ignore[misc]
-    allocating: dict[str, Callable[[onnx.ModelProto], object]] = {
-        "ConstantOfShape": fed("ConstantOfShape", ([2**20, 2**20],)),
-        "Expand": fed("Expand", "timestep", ([2**10, 2**10, 2**12],)),
-        "Tile": fed("Tile", "timestep", ([2**40],)),
-        "Reshape": fed("Reshape", "timestep", ([2**20, 2**20],)),
-        "Range": fed("Range", ([0], INT, True), ([2**33], INT, True), ([1], INT, True)),
-        "Range of floats": fed("Range", ([0.0], FLOAT, True), ([1e9], FLOAT, True), ([0.1], FLOAT, True)),
-        "Pad": fed("Pad", "timestep", ([0, 2**33],)),
-        "Resize by sizes": fed("Resize", "sample", "", "", ([1, 4, 2**17, 2**17],)),
-        "Resize by scales": fed("Resize", "sample", "", ([1.0, 1.0, 1e5, 1e5], FLOAT)),
-        "pads of a convolution": fed("AveragePool", "sample", kernel_shape=[1, 1], pads=[0, 0, 2**30, 2**30]),
-        "output of a transposed convolution": fed(
-            "ConvTranspose", "sample", "wide_kernel", output_shape=[2**16, 2**16], strides=[2, 2]
-        ),
-        "a tower": tower,
-        "negative shape": fed("ConstantOfShape", ([-5, -7],)),
-    }
-    for name, change in allocating.items():
-        yield Case("graphs", f"allocates: {name}", lambda f, c=change: edited(f, c))  # type: ignore[misc]
-    odd: dict[str, Callable[[onnx.ModelProto], object]] = {
-        "300,000 nodes": many_nodes,
-        "60,000 weights": many_weights,
-        "a cycle": cycle,
-        "an unknown input": loose,
-        "no inputs": lambda m: m.graph.ClearField("input"),
-        "opset 99": lambda m: setattr(m.opset_import[0], "version", 99),
-        "no opset": lambda m: m.ClearField("opset_import"),
-        "a far IR version": lambda m: setattr(m, "ir_version", 10**6),
-        "training": lambda m: m.training_info.add(),
-        "inputs of text": lambda m: retype(m, TensorProto.STRING),
-        "inputs of complex numbers": lambda m: retype(m, TensorProto.COMPLEX64),
-        "inputs of one axis": lambda m: m.graph.input[0].type.tensor_type.shape.dim.__delitem__(slice(1, None)),
-        "a sequence for an input": lambda m: m.graph.input[0].type.sequence_type.elem_type.tensor_type.CopyFrom(
-            TensorProto and m.graph.input[0].type.tensor_type
-        ),
-        "negative dimensions": lambda m: m.graph.initializer.append(TensorProto(name="n", data_type=1, dims=[-1, -1])),
-        "a product of 2^64": lambda m: m.graph.initializer.append(
-            TensorProto(name="n", data_type=1, dims=[2**32, 2**32])
-        ),
-        "many axes": lambda m: m.graph.initializer.append(TensorProto(name="n", data_type=1, dims=[1] * 100)),
-        "an attribute of a graph": lambda m: append(m, "Constant", value=helper.make_tensor("x", 8, [1], [b"x"])),
-        "an output twice": lambda m: m.graph.node.append(m.graph.node[0]),
-        "a weight twice": lambda m: m.graph.initializer.append(m.graph.initializer[0]),
-        "long names": lambda m: append(m, "Identity" + "x" * 2_000),
-    }
-    for name, change in odd.items():
-        yield Case("graphs", name, lambda f, c=change: edited(f, c))  # type: ignore[misc]
-    for name, data in {
-        "empty": b"",
-        "zeros": bytes(1000),
-        "text": b"x" * 1000,
-        "ones": b"\xff" * 1000,
-        "a number without end": b"\x08" + b"\xff" * 20,
-        "a length beyond": b"\x3a\xff\xff\xff\xff\x0f",
-        "groups": b"\x3b" * 500,
-    }.items():
-        yield Case("graphs", f"bytes: {name}", lambda f, d=data: put(f, GRAPH, d))  # type: ignore[misc]
-    yield Case("graphs", "cut", lambda f: put(f, GRAPH, (f / GRAPH).read_bytes()[:-7]))
-    yield Case("graphs", "two graphs", lambda f: put(f, GRAPH, (f / GRAPH).read_bytes() * 2))
-    yield Case("graphs", "bytes behind it", lambda f: put(f, GRAPH, (f / GRAPH).read_bytes() + b"\x7f"))
-    yield Case("graphs", "300 MB", sparse_graph)
+OPERATORS = (
+    "Scan",
+    "SequenceMap",
+    "SequenceEmpty",
+    "Optional",
+    "OptionalGetElement",
+    "RandomNormal",
+    "Loop",
+    "StringNormalizer",
+    "TfIdfVectorizer",
+    "NonZero",
+    "NonMaxSuppression",
+    "Unique",
+    "If",
+    "EyeLike",
+    "RandomUniformLike",
+    "Bernoulli",
+    "Multinomial",
+    "ImageDecoder",
+    "CenterCropPad",
+    "LSTM",
+)
+DOMAINS = (
+    "com.microsoft",
+    "ai.onnx.ml",
+    "ai.onnx.training",
+    "com.microsoft.nchwc",
+    "org.pytorch.aten",
+    "x" * 500,
+)
+ALLOCATING: dict[str, Callable[[onnx.ModelProto], object]] = {
+    "ConstantOfShape": fed("ConstantOfShape", ([2**20, 2**20],)),
+    "Expand": fed("Expand", "timestep", ([2**10, 2**10, 2**12],)),
+    "Tile": fed("Tile", "timestep", ([2**40],)),
+    "Reshape": fed("Reshape", "timestep", ([2**20, 2**20],)),
+    "Range": fed("Range", ([0], INT, True), ([2**33], INT, True), ([1], INT, True)),
+    "Range of floats": fed("Range", ([0.0], FLOAT, True), ([1e9], FLOAT, True), ([0.1], FLOAT, True)),
+    "Pad": fed("Pad", "timestep", ([0, 2**33],)),
+    "Resize by sizes": fed("Resize", "sample", "", "", ([1, 4, 2**17, 2**17],)),
+    "Resize by scales": fed("Resize", "sample", "", ([1.0, 1.0, 1e5, 1e5], FLOAT)),
+    "pads of a convolution": fed("AveragePool", "sample", kernel_shape=[1, 1], pads=[0, 0, 2**30, 2**30]),
+    "output of a transposed convolution": fed(
+        "ConvTranspose", "sample", "wide_kernel", output_shape=[2**16, 2**16], strides=[2, 2]
+    ),
+    "a tower": tower,
+    "negative shape": fed("ConstantOfShape", ([-5, -7],)),
+}
 
 
 def sparse_graph(folder: Path) -> None:
@@ -405,3 +188,59 @@ def loose(model: onnx.ModelProto) -> None:
 
 def retype(model: onnx.ModelProto, kind: int) -> None:
     model.graph.input[0].type.tensor_type.elem_type = kind
+
+
+ODD: dict[str, Callable[[onnx.ModelProto], object]] = {
+    "300,000 nodes": many_nodes,
+    "60,000 weights": many_weights,
+    "a cycle": cycle,
+    "an unknown input": loose,
+    "no inputs": lambda m: m.graph.ClearField("input"),
+    "opset 99": lambda m: setattr(m.opset_import[0], "version", 99),
+    "no opset": lambda m: m.ClearField("opset_import"),
+    "a far IR version": lambda m: setattr(m, "ir_version", 10**6),
+    "training": lambda m: m.training_info.add(),
+    "inputs of text": lambda m: retype(m, TensorProto.STRING),
+    "inputs of complex numbers": lambda m: retype(m, TensorProto.COMPLEX64),
+    "inputs of one axis": lambda m: m.graph.input[0].type.tensor_type.shape.dim.__delitem__(slice(1, None)),
+    "a sequence for an input": lambda m: m.graph.input[0].type.sequence_type.elem_type.tensor_type.CopyFrom(
+        TensorProto and m.graph.input[0].type.tensor_type
+    ),
+    "negative dimensions": lambda m: m.graph.initializer.append(TensorProto(name="n", data_type=1, dims=[-1, -1])),
+    "a product of 2^64": lambda m: m.graph.initializer.append(TensorProto(name="n", data_type=1, dims=[2**32, 2**32])),
+    "many axes": lambda m: m.graph.initializer.append(TensorProto(name="n", data_type=1, dims=[1] * 100)),
+    "an attribute of a graph": lambda m: append(m, "Constant", value=helper.make_tensor("x", 8, [1], [b"x"])),
+    "an output twice": lambda m: m.graph.node.append(m.graph.node[0]),
+    "a weight twice": lambda m: m.graph.initializer.append(m.graph.initializer[0]),
+    "long names": lambda m: append(m, "Identity" + "x" * 2_000),
+}
+FILES = {
+    "empty": b"",
+    "zeros": bytes(1000),
+    "text": b"x" * 1000,
+    "ones": b"\xff" * 1000,
+    "a number without end": b"\x08" + b"\xff" * 20,
+    "a length beyond": b"\x3a\xff\xff\xff\xff\x0f",
+    "groups": b"\x3b" * 500,
+}
+
+
+def graphs() -> Iterator[Case]:
+    for name, (change, _) in GRAPHS.items():
+        yield Case("graphs", name, lambda f, c=change: edited(f, c))  # type: ignore[misc]
+    for operator in OPERATORS:
+        yield Case("graphs", operator, lambda f, o=operator: edited(f, lambda m: append(m, o)))  # type: ignore[misc]
+    for domain in DOMAINS:
+        yield Case(
+            "graphs", f"domain {domain}"[:40], lambda f, d=domain: edited(f, lambda m: append(m, "Tokenizer", d))
+        )  # type: ignore[misc]
+    for name, change in ALLOCATING.items():
+        yield Case("graphs", f"allocates: {name}", lambda f, c=change: edited(f, c))  # type: ignore[misc]
+    for name, change in ODD.items():
+        yield Case("graphs", name, lambda f, c=change: edited(f, c))  # type: ignore[misc]
+    for name, data in FILES.items():
+        yield Case("graphs", f"bytes: {name}", lambda f, d=data: put(f, GRAPH, d))  # type: ignore[misc]
+    yield Case("graphs", "cut", lambda f: put(f, GRAPH, (f / GRAPH).read_bytes()[:-7]))
+    yield Case("graphs", "two graphs", lambda f: put(f, GRAPH, (f / GRAPH).read_bytes() * 2))
+    yield Case("graphs", "bytes behind it", lambda f: put(f, GRAPH, (f / GRAPH).read_bytes() + b"\x7f"))
+    yield Case("graphs", "300 MB", sparse_graph)

@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hostile_corpus import Case, corpus, requests
+from hostile_case import Case
+from hostile_corpus import corpus
+from hostile_requests import requests
 from qsched_runtime import BundleError, RequestError, Sampler
 
 from qsched_edge.bundle.packing import pack

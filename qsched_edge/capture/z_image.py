@@ -6,7 +6,8 @@ The graph has a fixed length instead, and an attention mask that leaves out what
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from qsched_edge.capture.graph import BATCH, Axis, Captured, Port, capture
 
@@ -33,10 +34,6 @@ def capture_z_image(config: dict[str, Any], sequence_length: int) -> Captured:
 def wrapped(config: dict[str, Any]) -> torch.nn.Module:
     import torch
     from diffusers import ZImageTransformer2DModel
-    from diffusers.models.transformers.transformer_z_image import SEQ_MULTI_OF
-
-    def filled_up(length: torch.Tensor) -> torch.Tensor:
-        return length + (-length) % SEQ_MULTI_OF
 
     class Denoiser(torch.nn.Module):
         def __init__(self) -> None:
@@ -52,42 +49,79 @@ def wrapped(config: dict[str, Any]) -> torch.nn.Module:
             attention_mask: torch.Tensor,
             timestep: torch.Tensor,
         ) -> torch.Tensor:
-            network, (b, c, h, w) = self.network, hidden_states.shape
-            given = network.t_embedder((1 - timestep / 1000) * network.t_scale)
-            rows, columns = h // PATCH, w // PATCH
-            patches = hidden_states.reshape(b, c, rows, PATCH, columns, PATCH).permute(0, 2, 4, 3, 5, 1)
-            x = network.all_x_embedder[f"{PATCH}-{FRAMES}"](patches.reshape(b, rows * columns, PATCH * PATCH * c))
-            x = torch.cat([x, network.x_pad_token.expand(b, SEQ_MULTI_OF - 1, -1)], dim=1)
-            length = attention_mask.sum(dim=1)
-            room, none = filled_up(length), torch.zeros(SEQ_MULTI_OF - 1, dtype=torch.int64)
-            row = torch.cat([torch.arange(rows)[:, None].expand(rows, columns).reshape(-1), none])
-            column = torch.cat([torch.arange(columns)[None].expand(rows, columns).reshape(-1), none])
-            patch = torch.cat([torch.ones(rows * columns, dtype=torch.int64), none])
-            in_x = (torch.arange(x.shape[1]) < filled_up(patch.sum()))[None].expand(b, -1)
-            x_turn = rotation(config, [(room[:, None] + 1) * patch, row.expand(b, -1), column.expand(b, -1)])
-            x_bias = bias_of(in_x)
-            for block in network.noise_refiner:
-                x = block(x, x_bias, x_turn, given)
-
-            states = torch.nn.functional.pad(
-                encoder_hidden_states, (0, 0, 0, -encoder_hidden_states.shape[1] % SEQ_MULTI_OF)
-            )
-            at = torch.arange(states.shape[1])[None].expand(b, -1)
-            text = torch.where((at < length[:, None])[..., None], network.cap_embedder(states), network.cap_pad_token)
-            in_text, text_turn = at < room[:, None], rotation(config, [at + 1, 0 * at, 0 * at])
-            text_bias = bias_of(in_text)
-            for block in network.context_refiner:
-                text = block(text, text_bias, text_turn)
-
-            both = torch.cat([x, text], dim=1)
-            seen, turn = bias_of(torch.cat([in_x, in_text], dim=1)), torch.cat([x_turn, text_turn], dim=2)
+            network = self.network
+            given, length = network.t_embedder((1 - timestep / 1000) * network.t_scale), attention_mask.sum(dim=1)
+            image = image_tokens(network, hidden_states, filled_up(length), given)
+            text = text_tokens(network, encoder_hidden_states, length)
+            both = torch.cat([image.states, text.states], dim=1)
+            seen = bias_of(torch.cat([image.seen, text.seen], dim=1))
+            turn = torch.cat([image.turn, text.turn], dim=2)
             for block in network.layers:
                 both = block(both, seen, turn, given)
-            found = network.all_final_layer[f"{PATCH}-{FRAMES}"](both[:, : rows * columns], c=given)
-            found = found.reshape(b, rows, columns, PATCH, PATCH, c).permute(0, 5, 1, 3, 2, 4)
-            return -found.reshape(b, c, h, w)
+            return -picture_of(network, both, given, hidden_states.shape)
 
     return Denoiser()
+
+
+class Tokens(NamedTuple):
+    """`states` float32 [B, S, D]; `seen` bool [B, S]: which of them the stock model has; `turn`: their `rotation`."""
+
+    states: torch.Tensor
+    seen: torch.Tensor
+    turn: torch.Tensor
+
+
+def filled_up(length: torch.Tensor) -> torch.Tensor:
+    """The next multiple of SEQ_MULTI_OF."""
+    from diffusers.models.transformers.transformer_z_image import SEQ_MULTI_OF
+
+    return length + (-length) % SEQ_MULTI_OF
+
+
+def image_tokens(network: Any, latents: torch.Tensor, room: torch.Tensor, given: torch.Tensor) -> Tokens:
+    """The refined patches of latents [B, C, h, w], behind `room` [B] places of text, and what fills them up."""
+    import torch
+    from diffusers.models.transformers.transformer_z_image import SEQ_MULTI_OF
+
+    b, c, h, w = latents.shape
+    rows, columns, most = h // PATCH, w // PATCH, SEQ_MULTI_OF - 1
+    patches = latents.reshape(b, c, rows, PATCH, columns, PATCH).permute(0, 2, 4, 3, 5, 1)
+    x = network.all_x_embedder[f"{PATCH}-{FRAMES}"](patches.reshape(b, rows * columns, PATCH * PATCH * c))
+    x = torch.cat([x, network.x_pad_token.expand(b, most, -1)], dim=1)
+    none = torch.zeros(most, dtype=torch.int64)
+    row = torch.cat([torch.arange(rows)[:, None].expand(rows, columns).reshape(-1), none])
+    column = torch.cat([torch.arange(columns)[None].expand(rows, columns).reshape(-1), none])
+    patch = torch.cat([torch.ones(rows * columns, dtype=torch.int64), none])
+    seen = (torch.arange(x.shape[1]) < filled_up(patch.sum()))[None].expand(b, -1)
+    turn = rotation(network.config, [(room[:, None] + 1) * patch, row.expand(b, -1), column.expand(b, -1)])
+    bias = bias_of(seen)
+    for block in network.noise_refiner:
+        x = block(x, bias, turn, given)
+    return Tokens(x, seen, turn)
+
+
+def text_tokens(network: Any, states: torch.Tensor, length: torch.Tensor) -> Tokens:
+    """The refined states [B, L, D] of prompts, of which the first `length` [B] are no padding."""
+    import torch
+    from diffusers.models.transformers.transformer_z_image import SEQ_MULTI_OF
+
+    states = torch.nn.functional.pad(states, (0, 0, 0, -states.shape[1] % SEQ_MULTI_OF))
+    at = torch.arange(states.shape[1])[None].expand(states.shape[0], -1)
+    x = torch.where((at < length[:, None])[..., None], network.cap_embedder(states), network.cap_pad_token)
+    seen, turn = at < filled_up(length)[:, None], rotation(network.config, [at + 1, 0 * at, 0 * at])
+    bias = bias_of(seen)
+    for block in network.context_refiner:
+        x = block(x, bias, turn)
+    return Tokens(x, seen, turn)
+
+
+def picture_of(network: Any, states: torch.Tensor, given: torch.Tensor, shape: torch.Size) -> torch.Tensor:
+    """The patches that come first among the states, as latents of `shape` [B, C, h, w]."""
+    b, c, h, w = shape
+    rows, columns = h // PATCH, w // PATCH
+    found = network.all_final_layer[f"{PATCH}-{FRAMES}"](states[:, : rows * columns], c=given)
+    out: torch.Tensor = found.reshape(b, rows, columns, PATCH, PATCH, c).permute(0, 5, 1, 3, 2, 4).reshape(b, c, h, w)
+    return out
 
 
 def bias_of(seen: torch.Tensor) -> torch.Tensor:
@@ -99,7 +133,7 @@ def bias_of(seen: torch.Tensor) -> torch.Tensor:
     return bias.expand(-1, 1, seen.shape[1], -1)
 
 
-def rotation(config: dict[str, Any], positions: list[torch.Tensor]) -> torch.Tensor:
+def rotation(config: Mapping[str, Any], positions: list[torch.Tensor]) -> torch.Tensor:
     """cos and sin of rotary positions along each axis, float32 [2, B, S, head_dim / 2]; `positions` int64 [B, S]."""
     import torch
 

@@ -79,7 +79,7 @@ def refuse_existing(output: Path, force: bool) -> None:
         raise OutputExistsError(f"{output} exists: choose another output or add --force to replace it")
 
 
-def read_json(path: Path) -> dict[str, Any]:
+def record_at(path: Path) -> dict[str, Any]:
     """What a stamp or a record says; {} where it is missing, damaged or no object."""
     try:
         found = json.loads(path.read_text("utf-8"))
@@ -116,7 +116,7 @@ class Staging:
     def begin(self) -> None:
         """Go on from what an interrupted run with the same arguments has left, or from nothing."""
         if self.folder.exists() or self.folder.is_symlink():
-            found = read_json(self.folder / STAMP).get("arguments")
+            found = record_at(self.folder / STAMP).get("arguments")
             if not isinstance(found, str):
                 say(f"{self.folder / STAMP} is damaged: all of {self.output} is made anew")
             if found != self.stamp:
@@ -161,7 +161,7 @@ class Staging:
 
     def finished(self, name: str, key: object = None) -> bool:
         """Is the part there as it was made for `key`, to the byte? One that is not goes, with a line if damaged."""
-        folder, partial, found = self.folder / name, self.partial(name), read_json(self.record(name))
+        folder, partial, found = self.folder / name, self.partial(name), record_at(self.record(name))
         if name in self.sound:
             return True
         if found.get("key") != digest(key):
